@@ -1,0 +1,80 @@
+"""Reads `/etc/appliance/appliances/NAME.yaml`. Called by agent.config.tree; the format is appliance.yaml(5)."""
+
+from __future__ import annotations
+
+from agent.config.common import (
+    check_absolute_path,
+    check_address,
+    check_mac,
+    check_network_name,
+    check_reference,
+    check_time_zone,
+    parse_address,
+    parse_reference,
+)
+from agent.config.document import Section, Value
+from agent.model.appliance import Appliance, Isolation
+from agent.model.image import ImageReference
+from agent.model.network import Address, Attachment
+
+KERNEL = "/usr/lib/appliance/linux"
+MINIMUM_MEMORY_BYTES = 16 << 20
+MINIMUM_DATA_BYTES = 4 << 20
+
+RESERVED = frozenset({"publish", "update", "group", "peers", "grants", "snapshot"})
+RESERVED_HEALTH = frozenset({"probe"})
+
+
+def read_appliance(name: str, section: Section, *, default_network: str) -> Appliance:
+    """Settings from one file, defaults filled in; what is wrong is in the section's findings."""
+    reference = parse_reference(section.text("image", check=check_reference)) or ImageReference(name="missing")
+    appliance = Appliance(
+        name=name,
+        image=reference,
+        networks=_attachments(section.get("network"), default_network),
+        memory_bytes=section.size("memory", default=0, minimum=MINIMUM_MEMORY_BYTES, maximum=1 << 40),
+        data_bytes=section.size("data", default=0, minimum=MINIMUM_DATA_BYTES, maximum=1 << 44),
+        health_interval_s=_health_interval(section.section("health")),
+        isolation=section.choice("isolation", Isolation.STRICT),
+        kernel=section.text("kernel", default=KERNEL, check=check_absolute_path),
+        time_zone=section.text("timezone", default="", check=check_time_zone),
+    )
+    section.finish(reserved=RESERVED)
+    return appliance
+
+
+def _health_interval(section: Section | None) -> float:
+    if section is None:
+        return 2.0
+    interval_s = section.span("interval", default=2.0, minimum=0.1, maximum=3600.0)
+    section.finish(reserved=RESERVED_HEALTH)
+    return interval_s
+
+
+def _attachments(value: Value | None, default_network: str) -> tuple[Attachment, ...]:
+    if value is None:
+        return (Attachment(default_network),)
+    attachments = tuple(_attachment(item) for item in value.items_or_self())
+    names = [attachment.network for attachment in attachments]
+    for name in sorted({name for name in names if name and names.count(name) > 1}):
+        value.complain(f"network “{name}” is given twice")
+    return attachments
+
+
+def _attachment(value: Value) -> Attachment:
+    if not value.is_mapping():
+        return Attachment(value.text(check=check_network_name))
+    section = value.section()
+    attachment = Attachment(
+        network=section.text("name", check=check_network_name),
+        addresses=_addresses(section.get("address")),
+        mac=section.text("mac", default="", check=check_mac),
+    )
+    section.finish()
+    return attachment
+
+
+def _addresses(value: Value | None) -> tuple[Address, ...]:
+    items = value.items_or_self() if value else ()
+    parsed = (parse_address(item.text(check=check_address)) for item in items)
+    return tuple(address for address in parsed if address)

@@ -1,0 +1,1 @@
+"""Layer 4: decisions. Adapters come in through constructors."""

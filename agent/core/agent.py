@@ -1,0 +1,85 @@
+"""The agent's state and verbs in one place: what the faces show and call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.core.reconcile import Outcome, Reconciler
+from agent.core.watch import Watch
+from agent.model.errors import ApplianceError, ConfigurationError
+from agent.model.health import HealthState, UnitStatus
+from agent.plan.host import AppliancePlan
+from agent.util.journal import Event, log_event
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One appliance as it is to be, and as it is."""
+
+    plan: AppliancePlan
+    status: UnitStatus
+    health: HealthState
+    restart_pending: bool
+
+
+class Agent:
+    """Owns the reconciler and the watch. `on_applied` is called after the set of appliances may have changed."""
+
+    def __init__(self, reconciler: Reconciler, watch: Watch, *, on_applied: Callable[[], None]) -> None:
+        self._reconciler = reconciler
+        self._watch = watch
+        self._on_applied = on_applied
+
+    def appliances(self) -> list[str]:
+        """Names of all configured appliances."""
+        return list(self._reconciler.plan.appliances)
+
+    def view(self, name: str) -> View:
+        """Everything known of one of `appliances()`."""
+        return View(
+            plan=self._reconciler.plan.appliances[name],
+            status=self._watch.status(name),
+            health=self._watch.health(name),
+            restart_pending=self._reconciler.restart_pending(name),
+        )
+
+    async def check(self) -> Outcome:
+        """What `apply` would do."""
+        return await self._reconciler.check()
+
+    async def apply(self) -> Outcome:
+        """Make the host as configured, and start guests anew where that takes a new start."""
+        return await self._apply(restart=True)
+
+    async def start(self) -> None:
+        """Take over a host as it is found: no guest is started anew, and errors do not keep the agent from watching."""
+        try:
+            await self._apply(restart=False)
+        except ApplianceError as error:
+            _log.error("Starting without applying the configuration: %s", error)
+
+    async def restore_links(self) -> None:
+        """Mend what somebody else did to our links."""
+        try:
+            await self._reconciler.restore_links()
+        except ApplianceError as error:
+            _log.error("The network could not be restored: %s", error)
+
+    async def _apply(self, *, restart: bool) -> Outcome:
+        try:
+            outcome = await self._reconciler.apply(restart=restart)
+        except ConfigurationError as error:
+            log_event(Event.REFUSED, f"Configuration refused, nothing was changed:\n{error}")
+            raise
+        finally:
+            self._on_applied()
+        if outcome.changes:
+            log_event(Event.APPLIED, f"Configuration applied, {len(outcome.changes)} changes.")
+        for problem in outcome.problems:
+            name, _, reason = problem.partition(": ")
+            log_event(Event.REFUSED, f"Appliance {name} cannot start: {reason}", appliance=name, reason=reason)
+        return outcome

@@ -1,0 +1,85 @@
+"""How every appliance is doing: unit states come in, health states go out, each change an event in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.core.health import health_of
+from agent.model.health import Health, HealthState, UnitStatus
+from agent.util.journal import Event, log_event
+
+_START_LIMIT = "start-limit-hit"
+_PHRASES = {
+    Health.STARTING: "is starting",
+    Health.HEALTHY: "is healthy",
+    Health.DEGRADED: "is degraded",
+    Health.FAILED: "failed",
+    Health.STOPPED: "stopped",
+}
+
+
+class Watch:
+    """Keeps unit status and health by appliance. `on_change` is called with the name after either has changed."""
+
+    def __init__(self, on_change: Callable[[str], None]) -> None:
+        self._on_change = on_change
+        self._status: dict[str, UnitStatus] = {}
+        self._health: dict[str, HealthState] = {}
+        self.titles: dict[str, str] = {}
+
+    def status(self, appliance: str) -> UnitStatus:
+        """What systemd said last."""
+        return self._status.get(appliance, UnitStatus())
+
+    def health(self, appliance: str) -> HealthState:
+        """How it is doing."""
+        return self._health.get(appliance, HealthState(Health.STOPPED))
+
+    def adopt(self, appliance: str, status: UnitStatus) -> None:
+        """Take a state as it is found, without an event: nothing has changed."""
+        self._status[appliance] = status
+        self._health[appliance] = health_of(status)
+        self._on_change(appliance)
+
+    def update(self, appliance: str, status: UnitStatus) -> None:
+        """Take a new state; the first one of an appliance is adopted."""
+        if appliance not in self._status:
+            self.adopt(appliance, status)
+            return
+        before, after = self._health[appliance], health_of(status)
+        if before.health is after.health is Health.FAILED:
+            after = replace(after, reason=_combined(before.reason, after.reason, status.result))
+        self._status[appliance], self._health[appliance] = status, after
+        if after != before:
+            self._report(appliance, before, after)
+        self._on_change(appliance)
+
+    def forget(self, appliance: str) -> None:
+        """Keep nothing of an appliance that is gone."""
+        for kept in (self._status, self._health, self.titles):
+            kept.pop(appliance, None)
+
+    def _report(self, appliance: str, before: HealthState, after: HealthState) -> None:
+        # While it starts or stops, the reason is a progress report; only arrivals are events.
+        if after.health is before.health and after.health in {Health.STARTING, Health.STOPPED}:
+            return
+        reason = f": {after.reason}" if after.reason else ""
+        log_event(
+            Event[after.health.name],
+            f"Appliance {appliance} {_PHRASES[after.health]}{reason}.",
+            appliance=appliance,
+            health=after.health,
+            health_before=before.health,
+            reason=after.reason,
+            image=self.titles.get(appliance, ""),
+        )
+
+
+def _combined(before: str, after: str, result: str) -> str:
+    """The reason of a failure that goes on: systemd forgets the first one, its administrator wants to know it."""
+    if not after:
+        return before
+    if result == _START_LIMIT and not before.endswith(after):
+        return f"{before}; {after}" if before else after
+    return after

@@ -1,0 +1,179 @@
+"""The composition root of the daemon: builds every part, connects them, and runs until it is told to stop.
+
+Losing the bus ends the process with an error; systemd starts it again, and everything is rebuilt from systemd, netlink and
+the disk. Appliances run on meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from pystemd.daemon import notify
+
+from agent import __version__
+from agent.core.agent import Agent
+from agent.core.reconcile import Reconciler
+from agent.core.watch import Watch
+from agent.dbus.appliance import ApplianceFace, path_of
+from agent.dbus.manager import ManagerFace
+from agent.dbus.objects import ROOT, Objects
+from agent.host.appliances import ApplianceFiles
+from agent.host.bus import Bus
+from agent.host.facts import read_facts
+from agent.host.netlink import LinkMonitor, Netlink
+from agent.host.store import ImageStore
+from agent.host.systemd import Systemd
+from agent.model.errors import ApplianceError
+from agent.model.health import Health
+from agent.model.paths import Paths
+from agent.util.journal import set_up_logging
+
+BUS_NAME = "org.appliance1"
+# Links often change in bursts; a tap that is back within a tenth of a second is soon enough.
+SETTLE_S = 0.05
+IDLE_S = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Everything that lives as long as the process does."""
+
+    def __init__(self, bus: Bus, paths: Paths) -> None:
+        self._stop = asyncio.Event()
+        self._links_changed = asyncio.Event()
+        self._bus = bus
+        self._monitor = LinkMonitor()
+        self._netlink = Netlink()
+        self._units = Systemd(bus)
+        self._watch = Watch(self._on_change)
+        self._reconciler = Reconciler(
+            paths=paths,
+            facts=read_facts(paths.root),
+            files=ApplianceFiles(paths),
+            store=ImageStore(paths.images),
+            links=self._netlink,
+            units=self._units,
+            watch=self._watch,
+        )
+        self._agent = Agent(self._reconciler, self._watch, on_applied=self._show_appliances)
+        self._objects = Objects(bus)
+        self._shown: set[str] = set()
+
+    async def run(self) -> None:
+        """Take over the host, serve, and return when asked to stop; raises when the bus is lost."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_reader(self._monitor.fileno(), self._on_links)
+        self._objects.add(ManagerFace(self._agent))
+        try:
+            await self._units.subscribe(self._watch.update)
+            await self._agent.start()
+            await self._bus.own(BUS_NAME)
+            notify(False, "READY=1", self._status_line())  # noqa: FBT003 (keep NOTIFY_SOCKET)
+            await self._serve()
+        finally:
+            notify(False, "STOPPING=1")  # noqa: FBT003
+            loop.remove_reader(self._monitor.fileno())
+            self._monitor.close()
+            self._reconciler.close()
+            self._netlink.close()
+
+    async def _serve(self) -> None:
+        """Until asked to stop, or until one of the tasks fails."""
+        running = [
+            asyncio.ensure_future(task)
+            for task in (self._stop.wait(), self._bus.wait_closed(), self._feed_watchdog(), self._restore_links())
+        ]
+        try:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _feed_watchdog(self) -> None:
+        interval_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 / 2
+        while True:
+            notify(False, "WATCHDOG=1")  # noqa: FBT003
+            await asyncio.sleep(interval_s or IDLE_S)
+
+    async def _restore_links(self) -> None:
+        while True:
+            await self._links_changed.wait()
+            await asyncio.sleep(SETTLE_S)
+            self._links_changed.clear()
+            await self._agent.restore_links()
+
+    def _on_links(self) -> None:
+        self._monitor.drain()
+        self._links_changed.set()
+
+    def _on_change(self, appliance: str) -> None:
+        self._objects.refresh(path_of(appliance))
+        notify(False, self._status_line())  # noqa: FBT003
+
+    def _show_appliances(self) -> None:
+        """Objects for exactly the appliances there are."""
+        wanted = set(self._agent.appliances())
+        for name in sorted(self._shown - wanted):
+            self._objects.remove(path_of(name))
+        for name in sorted(wanted - self._shown):
+            self._objects.add(ApplianceFace(self._agent, name))
+        for name in sorted(wanted & self._shown):
+            self._objects.refresh(path_of(name))
+        self._shown = wanted
+        self._objects.refresh(ROOT)
+
+    def _status_line(self) -> str:
+        health = [self._watch.health(name).health for name in self._agent.appliances()]
+        counts = (f"{health.count(state)} {state}" for state in Health if state in health)
+        return f"STATUS={', '.join(counts) or 'no appliances'}"
+
+
+async def _main() -> None:
+    bus = await Bus.connect()
+    try:
+        await Daemon(bus, Paths()).run()
+    finally:
+        await bus.close()
+
+
+def _clean_up() -> None:
+    """Remove every bridge and tap the agent made; for the package's removal."""
+    netlink = Netlink()
+    try:
+        for change in netlink.plan([], []):
+            change.apply()
+    finally:
+        netlink.close()
+
+
+def main() -> int:
+    """`appliance-agent [--cleanup]`."""
+    parser = argparse.ArgumentParser(prog="appliance-agent", description="Agent for server appliances; run by systemd.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--cleanup", action="store_true", help="remove every bridge and tap of the agent, then exit")
+    arguments = parser.parse_args()
+    set_up_logging()
+    try:
+        if arguments.cleanup:
+            _clean_up()
+        else:
+            asyncio.run(_main())
+    except ApplianceError as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

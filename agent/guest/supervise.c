@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a guest after its boot:
+ *
+ *     preparing ─► checking ─► starting ─► running ─► stopping
+ *                                 every phase ─────────►
+ *
+ * One epoll(7) loop. It sleeps until an event or the nearest deadline; the deadlines are plain numbers that become
+ * the timeout of epoll_wait(2), which costs no further system calls as timers would.
+ */
+#include "supervise.h"
+
+#include "clock.h"
+#include "descriptors.h"
+#include "environment.h"
+#include "finish.h"
+#include "log.h"
+#include "ports.h"
+#include "process.h"
+#include "step.h"
+#include "syslog.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SYSLOG_SOCKET "/dev/log"
+#define NOTIFY_SOCKET "/run/appliance/notify"
+
+enum {
+	READY_POLL_MS = 2,                  /* ports */
+	READY_EXEC_POLL_MS = 20,            /* a process each time */
+	DATAGRAMS_PER_WAKEUP = 32,          /* a chatty service must not keep the loop from the rest */
+	NOTIFY_DATAGRAM_MAX = 4096,
+	REASON_MAX = 384,
+	STATUS_MAX = 128,
+};
+
+enum phase { PREPARING, CHECKING, STARTING, RUNNING, STOPPING };
+
+enum source { SIGNALS, CONSOLE, SYSLOG, NOTIFY, STEP_OUTPUT };
+
+enum deadline { READY_TIMEOUT, READY_POLL, HEALTH_INTERVAL, STEP_TIMEOUT, STOP_TIMEOUT, DEADLINES };
+
+#define NEVER INT64_MAX
+
+static struct {
+	const struct plan *plan;
+	const char *name;                   /* of the service: the last component of exec */
+	char *environment[ENVIRONMENT_MAX + 1];
+	int epoll, signals, syslog, notify;
+	enum phase phase;
+	int64_t now_us;                     /* when the loop last woke */
+	int64_t deadline_us[DEADLINES];
+	pid_t service;                      /* 0: not running */
+	enum exit_code exit_code;           /* in phase STOPPING */
+	struct step step;                   /* there is never more than one */
+	bool throttled;                     /* no output is read while the console is backlogged */
+	bool notified_ready;                /* by the service */
+	bool ready_exec_succeeded;
+	bool unhealthy;
+	char reason[REASON_MAX];            /* why not ready yet, or unhealthy */
+	char service_status[STATUS_MAX];    /* STATUS= of the service */
+	struct { int64_t init, boot, prepare, check, service; } at_us;
+} guest;
+
+static void set_deadline(enum deadline deadline, unsigned delay_ms)
+{
+	guest.deadline_us[deadline] = guest.now_us + (int64_t)delay_ms * 1000;
+}
+
+static void clear_deadline(enum deadline deadline)
+{
+	guest.deadline_us[deadline] = NEVER;
+}
+
+static bool take_deadline(enum deadline deadline)
+{
+	if (guest.deadline_us[deadline] > guest.now_us)
+		return false;
+	clear_deadline(deadline);
+	return true;
+}
+
+static void watch(int fd, enum source source, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.u32 = source};
+	if (epoll_ctl(guest.epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+		fail(EXIT_RUNTIME, "cannot watch a descriptor: %s", strerror(errno));
+}
+
+static void rewatch(int fd, enum source source, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.u32 = source};
+	if (epoll_ctl(guest.epoll, EPOLL_CTL_MOD, fd, &event) < 0)
+		fail(EXIT_RUNTIME, "cannot watch a descriptor: %s", strerror(errno));
+}
+
+/* --- ending ----------------------------------------------------------------------------------------- */
+
+/*
+ * The service gets its signal and time; everything else is killed when it is gone, as systemd does with
+ * KillMode=mixed.
+ */
+static void stop(enum exit_code code)
+{
+	guest.phase = STOPPING;
+	guest.exit_code = code;
+	if (guest.service == 0)
+		finish(code);
+	if (guest.step.pid != 0)
+		step_kill(&guest.step, false);
+	kill(guest.service, (int)guest.plan->stop_signal);
+	kill(guest.service, SIGCONT);
+	clear_deadline(READY_TIMEOUT);
+	clear_deadline(READY_POLL);
+	clear_deadline(HEALTH_INTERVAL);
+	clear_deadline(STEP_TIMEOUT);
+	set_deadline(STOP_TIMEOUT, guest.plan->stop_timeout_ms);
+}
+
+static void stop_for_host(void)
+{
+	if (guest.phase == STOPPING)
+		return;
+	notify_send("STOPPING=1\nSTATUS=stopping %s", guest.name);
+	stop(EXIT_STOPPED);
+}
+
+static void stop_timed_out(void)
+{
+	log_print(LOG_WARNING, "%s did not stop within %u ms after signal %u, killing it",
+		guest.name, guest.plan->stop_timeout_ms, guest.plan->stop_signal);
+	finish(guest.exit_code);
+}
+
+static void service_ended(int status)
+{
+	char description[64];
+	process_describe(status, description, sizeof description);
+	if (guest.phase == STOPPING) {
+		log_print(LOG_INFO, "%s stopped (%s)", guest.name, description);
+		finish(guest.exit_code);
+	}
+	fail(EXIT_SERVICE, "%s ended%s: %s", guest.name, guest.phase == RUNNING ? "" : " before it was ready", description);
+}
+
+/* --- running ---------------------------------------------------------------------------------------- */
+
+static void announce_running(const char *variables)
+{
+	notify_send("%sSTATUS=%s", variables, guest.service_status[0] ? guest.service_status : "running");
+}
+
+static void healthy(void)
+{
+	if (!guest.unhealthy) {
+		notify_send("WATCHDOG=1");
+		return;
+	}
+	guest.unhealthy = false;
+	log_print(LOG_NOTICE, "%s is healthy again", guest.name);
+	announce_running("WATCHDOG=1\n");
+}
+
+/* No WATCHDOG=1: when this lasts, the host's service manager restarts the guest. */
+static void unhealthy(const char *reason)
+{
+	if (guest.unhealthy && strcmp(guest.reason, reason) == 0)
+		return;
+	guest.unhealthy = true;
+	snprintf(guest.reason, sizeof guest.reason, "%s", reason);
+	log_print(LOG_WARNING, "unhealthy: %s", reason);
+	notify_send("STATUS=unhealthy: %s", reason);
+}
+
+/* Returns false with `reason` if the command cannot even be started. */
+static bool start_step(const struct plan_list *command, bool verbose, char reason[REASON_MAX])
+{
+	if (!step_start(&guest.step, command->item, guest.environment, verbose)) {
+		snprintf(reason, REASON_MAX, "cannot run %s: %s", command->item[0], strerror(errno));
+		return false;
+	}
+	watch(guest.step.output, STEP_OUTPUT, guest.throttled ? 0 : EPOLLIN);
+	return true;
+}
+
+/* A question to the service, which is asked again and again: quiet, and with a time limit of its own. */
+static bool start_probe(const struct plan_list *command, char reason[REASON_MAX])
+{
+	set_deadline(STEP_TIMEOUT, guest.plan->health_timeout_ms);
+	return start_step(command, false, reason);
+}
+
+static void check_health(void)
+{
+	char reason[REASON_MAX];
+	set_deadline(HEALTH_INTERVAL, guest.plan->health_interval_ms);
+	if (guest.step.pid != 0)
+		return;                     /* the last check still runs */
+	if (guest.plan->health.count > 0) {
+		if (!start_probe(&guest.plan->health, reason))
+			unhealthy(reason);
+		return;
+	}
+	const struct plan_ready *closed = ports_first_closed(guest.plan);
+	if (closed == NULL)
+		healthy();
+	else
+		unhealthy(ports_describe(closed, reason, sizeof reason));
+}
+
+/* --- starting --------------------------------------------------------------------------------------- */
+
+static double ms(int64_t from_us, int64_t to_us)
+{
+	return (double)(to_us - from_us) / 1000.0;
+}
+
+static void ready(void)
+{
+	int64_t now_us = clock_us();
+	guest.phase = RUNNING;
+	guest.reason[0] = '\0';
+	announce_running("READY=1\n");
+	clear_deadline(READY_TIMEOUT);
+	clear_deadline(READY_POLL);
+	set_deadline(HEALTH_INTERVAL, guest.plan->health_interval_ms);
+	log_print(LOG_INFO, "ready after %.1f ms: kernel %.1f, runtime %.1f, prepare %.1f, check %.1f, %s %.1f",
+		ms(0, now_us), ms(0, guest.at_us.init), ms(guest.at_us.init, guest.at_us.boot),
+		ms(guest.at_us.boot, guest.at_us.prepare), ms(guest.at_us.prepare, guest.at_us.check),
+		guest.name, ms(guest.at_us.check, now_us));
+}
+
+static void poll_again(unsigned delay_ms, const char *reason)
+{
+	snprintf(guest.reason, sizeof guest.reason, "%s", reason);
+	set_deadline(READY_POLL, delay_ms);
+}
+
+/* Cheap conditions first: the command is only run when everything else holds. */
+static void check_ready(void)
+{
+	char reason[REASON_MAX];
+	clear_deadline(READY_POLL);
+	if (guest.step.pid != 0)
+		return;                     /* the command still runs */
+	const struct plan_ready *closed = ports_first_closed(guest.plan);
+	if (closed != NULL) {
+		poll_again(READY_POLL_MS, ports_describe(closed, reason, sizeof reason));
+	} else if (plan_awaits(guest.plan, READY_NOTIFY) && !guest.notified_ready) {
+		snprintf(guest.reason, sizeof guest.reason, "%s has not sent READY=1", guest.name);
+	} else if (plan_awaits(guest.plan, READY_EXEC) && !guest.ready_exec_succeeded) {
+		if (!start_probe(&guest.plan->ready_exec, reason))
+			poll_again(READY_EXEC_POLL_MS, reason);
+	} else {
+		ready();
+	}
+}
+
+static void ready_exec_ended(bool succeeded, const char *reason)
+{
+	if (succeeded) {
+		guest.ready_exec_succeeded = true;
+		check_ready();
+		return;
+	}
+	poll_again(READY_EXEC_POLL_MS, reason);
+}
+
+static void start_service(void)
+{
+	guest.phase = STARTING;
+	guest.at_us.check = clock_us();
+	notify_send("STATUS=starting %s", guest.name);
+	guest.service = process_start(guest.plan->exec.item, guest.environment, -1);
+	if (guest.service < 0)
+		fail(EXIT_SERVICE, "cannot run %s: %s", guest.plan->exec.item[0], strerror(errno));
+	check_ready();
+}
+
+static void check_configuration(void)
+{
+	char reason[REASON_MAX];
+	guest.phase = CHECKING;
+	guest.at_us.prepare = clock_us();
+	if (guest.plan->check.count == 0) {
+		start_service();
+		return;
+	}
+	notify_send("STATUS=checking configuration");
+	if (!start_step(&guest.plan->check, true, reason))
+		fail(EXIT_CHECK, "check failed: %s", reason);
+}
+
+static void prepare(void)
+{
+	char reason[REASON_MAX];
+	guest.phase = PREPARING;
+	guest.at_us.boot = clock_us();
+	if (guest.plan->prepare.count == 0) {
+		check_configuration();
+		return;
+	}
+	notify_send("STATUS=preparing");
+	if (!start_step(&guest.plan->prepare, true, reason))
+		fail(EXIT_PREPARE, "prepare failed: %s", reason);
+}
+
+static void start_timed_out(void)
+{
+	unsigned timeout_ms = guest.plan->ready_timeout_ms;
+	if (guest.phase == PREPARING)
+		fail(EXIT_PREPARE, "prepare failed: not done %u ms after the start", timeout_ms);
+	if (guest.phase == CHECKING)
+		fail(EXIT_CHECK, "check failed: not done %u ms after the start", timeout_ms);
+	log_print(LOG_ERR, "%s was not ready within %u ms: %s", guest.name, timeout_ms, guest.reason);
+	notify_send("STATUS=%s was not ready within %u ms: %s", guest.name, timeout_ms, guest.reason);
+	stop(EXIT_NOT_READY);
+}
+
+/* --- events ----------------------------------------------------------------------------------------- */
+
+static void step_ended(int status)
+{
+	char reason[REASON_MAX];
+	bool succeeded = step_end(&guest.step, status, reason, sizeof reason);
+	clear_deadline(STEP_TIMEOUT);
+	switch (guest.phase) {
+	case PREPARING:
+		if (!succeeded)
+			fail(EXIT_PREPARE, "prepare failed: %s", reason);
+		check_configuration();
+		break;
+	case CHECKING:
+		if (!succeeded)
+			fail(EXIT_CHECK, "check failed: %s", reason);
+		start_service();
+		break;
+	case STARTING:
+		ready_exec_ended(succeeded, reason);
+		break;
+	case RUNNING:
+		if (succeeded)
+			healthy();
+		else
+			unhealthy(reason);
+		break;
+	case STOPPING:
+		break;
+	}
+}
+
+static void reap(void)
+{
+	int status;
+	pid_t pid;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == guest.service)
+			service_ended(status);
+		else if (pid == guest.step.pid)
+			step_ended(status);
+	}
+}
+
+static void handle_signals(void)
+{
+	struct signalfd_siginfo signals[4];
+	bool stop_wanted = false;
+	ssize_t size = read(guest.signals, signals, sizeof signals);
+	for (size_t i = 0; size > 0 && i < (size_t)size / sizeof signals[0]; i++)
+		if (signals[i].ssi_signo != SIGCHLD)
+			stop_wanted = true;
+	/* First the dead: a service that ended by itself did not stop because the host wanted it to. */
+	reap();
+	if (stop_wanted)
+		stop_for_host();
+}
+
+static void handle_syslog(void)
+{
+	static char datagram[SYSLOG_DATAGRAM_MAX];
+	for (int i = 0; i < DATAGRAMS_PER_WAKEUP && !log_backlogged(); i++) {
+		ssize_t size = recv(guest.syslog, datagram, sizeof datagram, 0);
+		if (size <= 0)
+			return;
+		syslog_translate(datagram, (size_t)size, log_write);
+	}
+}
+
+static void take_notification(char *line)
+{
+	static const char status[] = "STATUS=";
+	if (strcmp(line, "READY=1") == 0) {
+		guest.notified_ready = true;
+	} else if (strncmp(line, status, sizeof status - 1) == 0) {
+		snprintf(guest.service_status, sizeof guest.service_status, "%s", line + sizeof status - 1);
+		if (guest.phase == RUNNING && !guest.unhealthy)
+			announce_running("");
+	}
+}
+
+/* Only READY=1 and STATUS= mean something here; health and the watchdog are init's business. */
+static void handle_notify(void)
+{
+	char datagram[NOTIFY_DATAGRAM_MAX + 1];
+	for (;;) {
+		ssize_t size = recv(guest.notify, datagram, sizeof datagram - 1, 0);
+		if (size < 0)
+			break;
+		datagram[size] = '\0';
+		char *rest = datagram;
+		char *line;
+		while ((line = strsep(&rest, "\n")) != NULL)
+			take_notification(line);
+	}
+	if (guest.phase == STARTING && guest.notified_ready)
+		check_ready();
+}
+
+static void handle_step_output(void)
+{
+	if (guest.step.output >= 0 && !step_read(&guest.step))
+		epoll_ctl(guest.epoll, EPOLL_CTL_DEL, guest.step.output, NULL);
+}
+
+/*
+ * When the console does not drain, the backlog must not grow: writers to syslog and the output of steps then wait, as
+ * the service itself does in its writes to the console.
+ */
+static void throttle(void)
+{
+	bool backlogged = log_backlogged();
+	if (backlogged == guest.throttled)
+		return;
+	guest.throttled = backlogged;
+	uint32_t reading = backlogged ? 0 : EPOLLIN;
+	rewatch(log_fd(), CONSOLE, backlogged ? EPOLLOUT : 0);
+	rewatch(guest.syslog, SYSLOG, reading);
+	if (guest.step.pid != 0 && guest.step.output >= 0)
+		rewatch(guest.step.output, STEP_OUTPUT, reading);
+}
+
+static void handle_event(enum source source)
+{
+	switch (source) {
+	case SIGNALS: handle_signals(); break;
+	case CONSOLE: log_flush(); break;
+	case SYSLOG: handle_syslog(); break;
+	case NOTIFY: handle_notify(); break;
+	case STEP_OUTPUT: handle_step_output(); break;
+	}
+}
+
+static void handle_deadlines(void)
+{
+	if (take_deadline(STOP_TIMEOUT))
+		stop_timed_out();
+	if (take_deadline(READY_TIMEOUT))
+		start_timed_out();
+	if (take_deadline(STEP_TIMEOUT))
+		step_kill(&guest.step, true);
+	if (take_deadline(READY_POLL))
+		check_ready();
+	if (take_deadline(HEALTH_INTERVAL))
+		check_health();
+}
+
+/* Rounded up, so as not to wake a moment too early and spin. */
+static int timeout_ms(void)
+{
+	int64_t nearest_us = NEVER;
+	for (int i = 0; i < DEADLINES; i++)
+		if (guest.deadline_us[i] < nearest_us)
+			nearest_us = guest.deadline_us[i];
+	if (nearest_us == NEVER)
+		return -1;
+	int64_t left_us = nearest_us - clock_us();
+	return left_us <= 0 ? 0 : (int)((left_us + 999) / 1000);
+}
+
+/* --- setting up ------------------------------------------------------------------------------------- */
+
+static void set_up(const struct plan *plan, int64_t init_started_us)
+{
+	const char *slash = strrchr(plan->exec.item[0], '/');
+	guest.plan = plan;
+	guest.name = slash + 1;
+	guest.at_us.init = init_started_us;
+	guest.now_us = clock_us();
+	guest.step.output = -1;
+	for (int i = 0; i < DEADLINES; i++)
+		clear_deadline(i);
+	set_deadline(READY_TIMEOUT, plan->ready_timeout_ms);
+	environment_make(plan, plan_awaits(plan, READY_NOTIFY) ? NOTIFY_SOCKET : NULL, guest.environment);
+	guest.epoll = epoll_create1(EPOLL_CLOEXEC);
+	guest.signals = descriptors_open_signals();
+	guest.syslog = descriptors_open_socket(SYSLOG_SOCKET);
+	watch(guest.signals, SIGNALS, EPOLLIN);
+	watch(guest.syslog, SYSLOG, EPOLLIN);
+	watch(log_fd(), CONSOLE, 0);
+	if (plan_awaits(plan, READY_NOTIFY)) {
+		guest.notify = descriptors_open_socket(NOTIFY_SOCKET);
+		watch(guest.notify, NOTIFY, EPOLLIN);
+	}
+}
+
+_Noreturn void supervise(const struct plan *plan, int64_t init_started_us)
+{
+	set_up(plan, init_started_us);
+	prepare();
+	for (;;) {
+		struct epoll_event events[8];
+		throttle();
+		int count = epoll_wait(guest.epoll, events, sizeof events / sizeof events[0], timeout_ms());
+		if (count < 0 && errno != EINTR)
+			fail(EXIT_RUNTIME, "cannot wait for events: %s", strerror(errno));
+		guest.now_us = clock_us();
+		for (int i = 0; i < count; i++)
+			handle_event(events[i].data.u32);
+		handle_deadlines();
+	}
+}

@@ -1,0 +1,168 @@
+"""What an appliance is on disk, beside its image: user, state directory, data volume, launch plan, drop-in. Blocking.
+
+    /var/lib/appliance/appliances/NAME/          root:appliance-NAME 0750
+        current -> ../../images/sha256-HEX       switched by rename
+        data.img                                 root:appliance-NAME 0660
+    /run/appliance/NAME/                         root:root 0755
+        launch                                   root:appliance-NAME 0640, switched by rename
+        initrd-HASH                              root:appliance-NAME 0640, named by content; the launch plan names one
+    /etc/systemd/system/appliance@NAME.service.d/50-appliance.conf
+
+Order of writing: initrd before the launch plan that names it, data volume before the plan that uses it. A crash in
+between leaves the old plan in force and strays that the next run removes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from agent.config.units import format_size
+from agent.host.users import create_user, group_id, user_id
+from agent.host.volumes import create_volume, volume_size
+from agent.model.change import Change, Effect
+from agent.model.image import Digest
+from agent.model.names import is_appliance_name
+from agent.model.paths import Paths
+from agent.plan.dropin import NAME as DROP_IN
+from agent.plan.host import AppliancePlan
+from agent.util.files import ensure_absent, ensure_symlink, remove_strays, write_file
+
+
+class ApplianceFiles:
+    """Plans and makes everything above. The guest runtime is read once and heads every initrd."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._runtime = paths.guest_runtime.read_bytes()
+        self.runtime_digest = Digest.of(self._runtime).hex
+
+    def current_image(self, appliance: str) -> Digest | None:
+        """The image this appliance was last given; None where it has none."""
+        try:
+            target = os.readlink(self._paths.appliance_state(appliance) / "current")
+        except OSError:
+            return None
+        return Digest.parse(os.path.basename(target))
+
+    def known(self) -> set[str]:
+        """Appliances with generated files, wanted or not."""
+        drop_ins = self._paths.units.glob(f"appliance@*.service.d/{DROP_IN}")
+        names = {path.parent.name.removeprefix("appliance@").removesuffix(".service.d") for path in drop_ins}
+        names.update(path.parent.name for path in self._paths.runtime.glob("*/launch"))
+        return {name for name in names if is_appliance_name(name)}
+
+    def planned_at_us(self, appliance: str) -> int:
+        """When the files that a start reads were last written, in microseconds of CLOCK_REALTIME; 0 if never."""
+        files = (
+            self._paths.appliance_runtime(appliance) / "launch",
+            self._paths.drop_in_directory(appliance) / DROP_IN,
+        )
+        return max((path.stat().st_mtime_ns // 1000 for path in files if path.exists()), default=0)
+
+    def plan_users(self, appliances: Collection[str]) -> list[Change]:
+        """Users that are missing."""
+        return [
+            Change("create its system user", lambda name=name: create_user(name), name)  # type: ignore[misc]
+            for name in appliances
+            if user_id(name) is None
+        ]
+
+    def plan(self, plan: AppliancePlan) -> list[Change]:
+        """What it takes to give one appliance the files of its plan; its user exists when the changes are applied."""
+        return [*self._plan_state(plan), *self._plan_runtime(plan), *self._plan_drop_in(plan)]
+
+    def plan_removal(self, appliance: str) -> list[Change]:
+        """What it takes to make an appliance unknown to systemd. Its data and its user stay."""
+        return [
+            Change("remove its launch plan", lambda: self._forget(appliance), appliance),
+            Change(
+                "remove its unit settings",
+                lambda: ensure_absent(self._paths.drop_in_directory(appliance) / DROP_IN),
+                appliance,
+                Effect.DAEMON_RELOAD,
+            ),
+        ]
+
+    def _plan_state(self, plan: AppliancePlan) -> Iterator[Change]:
+        name = plan.appliance.name
+        directory = self._paths.appliance_state(name)
+        if not directory.is_dir():
+            yield Change("create its state directory", lambda: self._create_state(name), name)
+        volume = self._paths.data_volume(name)
+        if plan.data_bytes and not volume.exists():
+            size_bytes = plan.data_bytes
+            yield Change(
+                f"create a data volume of {format_size(size_bytes)}",
+                lambda: create_volume(volume, size_bytes=size_bytes, group=group_id(name)),
+                name,
+            )
+        if plan.image and self.current_image(name) != plan.image.digest:
+            target = f"../../images/{plan.image.digest.directory}"
+            yield Change(
+                f"use image {plan.image.manifest.title} ({plan.image.digest.short})",
+                lambda: ensure_symlink(directory / "current", target),
+                name,
+            )
+
+    def _plan_runtime(self, plan: AppliancePlan) -> Iterator[Change]:
+        name = plan.appliance.name
+        launch = self._paths.appliance_runtime(name) / "launch"
+        if not _has_content(launch, plan.launch) or (plan.initrd and not self._initrd(plan).exists()):
+            yield Change("write its launch plan", lambda: self._write_runtime(plan), name, Effect.RESTART)
+
+    def _plan_drop_in(self, plan: AppliancePlan) -> Iterator[Change]:
+        name = plan.appliance.name
+        path = self._paths.drop_in_directory(name) / DROP_IN
+        if not _has_content(path, plan.drop_in):
+            effect = Effect.DAEMON_RELOAD | Effect.RESTART
+            yield Change("write its unit settings", lambda: _write(path, plan.drop_in), name, effect)
+
+    def needs_growth(self, plan: AppliancePlan) -> bool:
+        """Whether the data volume is smaller than it is to be."""
+        return 0 < volume_size(self._paths.data_volume(plan.appliance.name)) < plan.data_bytes
+
+    def would_shrink(self, plan: AppliancePlan) -> bool:
+        """Whether the data volume is larger than it is to be."""
+        return 0 < plan.data_bytes < volume_size(self._paths.data_volume(plan.appliance.name))
+
+    def _initrd(self, plan: AppliancePlan) -> Path:
+        return self._paths.appliance_runtime(plan.appliance.name) / os.path.basename(plan.initrd)
+
+    def _create_state(self, name: str) -> None:
+        directory = self._paths.appliance_state(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        os.chown(directory, 0, group_id(name))
+        directory.chmod(0o750)
+
+    def _write_runtime(self, plan: AppliancePlan) -> None:
+        name = plan.appliance.name
+        directory = self._paths.appliance_runtime(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+        group = group_id(name)
+        if plan.initrd:
+            write_file(self._initrd(plan), self._runtime + plan.guest_archive, mode=0o640, group=group)
+        write_file(directory / "launch", plan.launch, mode=0o640, group=group)
+        for old in directory.glob("initrd-*"):
+            if old.name != os.path.basename(plan.initrd):
+                old.unlink()
+        remove_strays(directory)
+
+    def _forget(self, appliance: str) -> None:
+        directory = self._paths.appliance_runtime(appliance)
+        for path in (directory / "launch", *directory.glob("initrd-*")):
+            path.unlink(missing_ok=True)
+
+
+def _has_content(path: Path, content: str) -> bool:
+    try:
+        return path.read_bytes() == content.encode()
+    except OSError:
+        return False
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, content)

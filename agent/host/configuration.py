@@ -1,0 +1,76 @@
+"""Reads the administrator's files; what they mean is decided in agent.config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from agent.config.document import MAX_BYTES
+from agent.config.tree import ConfigurationFiles
+from agent.model.errors import ConfigurationError, Finding
+
+MAX_APPLIANCE_FILES_BYTES = 16 << 20
+"""All configuration files of one appliance together: they are copied into the guest's memory."""
+
+
+def read_configuration(directory: Path) -> ConfigurationFiles:
+    """The content of every file that counts; ConfigurationError where one cannot be read."""
+    agent = [directory / "agent.yaml", *_yaml_files(directory / "agent.yaml.d")]
+    return ConfigurationFiles(
+        agent=_read(path for path in agent if path.exists()),
+        networks=_read(_yaml_files(directory / "networks")),
+        appliances=_read(_yaml_files(directory / "appliances")),
+    )
+
+
+def _yaml_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*.yaml") if not path.name.startswith("."))
+
+
+def _read(paths: Iterable[Path]) -> dict[str, bytes]:
+    contents, found = {}, []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                contents[str(path)] = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            found.append(Finding(str(path), 0, 0, error.strerror or "cannot be read"))
+    if found:
+        raise ConfigurationError(found)
+    return contents
+
+
+def read_appliance_files(directory: Path) -> dict[str, bytes]:
+    """Files of /etc/appliance/config/NAME by relative path; none where there is no such directory.
+
+    Symbolic links are followed only while they stay inside the directory: what is handed to a guest is what lies there.
+    """
+    contents: dict[str, bytes] = {}
+    found = []
+    size = 0
+    for path in _regular_files(directory):
+        relative = path.relative_to(directory).as_posix()
+        try:
+            if not path.resolve(strict=True).is_relative_to(directory.resolve()):
+                found.append(Finding(str(path), 0, 0, "leads out of the appliance's configuration directory"))
+                continue
+            content = path.read_bytes()
+        except OSError as error:
+            found.append(Finding(str(path), 0, 0, error.strerror or "cannot be read"))
+            continue
+        size += len(content)
+        if size > MAX_APPLIANCE_FILES_BYTES:
+            limit = f"more than {MAX_APPLIANCE_FILES_BYTES >> 20} MiB of configuration files"
+            found.append(Finding(str(directory), 0, 0, limit))
+            break
+        contents[relative] = content
+    if found:
+        raise ConfigurationError(found)
+    return contents
+
+
+def _regular_files(directory: Path) -> Iterator[Path]:
+    for parent, directories, names in os.walk(directory):
+        directories.sort()
+        yield from (Path(parent, name) for name in sorted(names) if Path(parent, name).is_file())

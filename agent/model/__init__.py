@@ -1,0 +1,1 @@
+"""Layer 0, vocabulary: frozen dataclasses and enums that every other layer speaks in. No I/O."""

@@ -1,0 +1,42 @@
+"""An appliance as its administrator describes it: valid, complete, nothing optional left open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.model.image import ImageReference
+from agent.model.names import unit_of, user_of
+from agent.model.network import Attachment
+
+
+class Isolation(StrEnum):
+    """How UML keeps guest processes from guest memory: `strict` is ptrace, `fast` is seccomp (see docs/architecture.md)."""
+
+    STRICT = "strict"
+    FAST = "fast"
+
+
+@dataclass(frozen=True, slots=True)
+class Appliance:
+    """`/etc/appliance/appliances/NAME.yaml`. Sizes of 0 mean: what the image requests, or no data volume."""
+
+    name: str
+    image: ImageReference
+    networks: tuple[Attachment, ...]
+    memory_bytes: int
+    data_bytes: int
+    health_interval_s: float
+    isolation: Isolation
+    kernel: str
+    time_zone: str
+
+    @property
+    def unit(self) -> str:
+        """The systemd unit that runs it."""
+        return unit_of(self.name)
+
+    @property
+    def user(self) -> str:
+        """The system user its guest runs as."""
+        return user_of(self.name)

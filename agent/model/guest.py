@@ -1,0 +1,13 @@
+"""How a guest ends: exit statuses of its kernel process, as docs/interface-1.md and agent/guest/finish.h have them."""
+
+GUEST_EXITS = {
+    81: "the guest runtime could not read its boot plan",
+    82: "the image could not be mounted",
+    83: "the data volume could not be mounted",
+    84: "the guest's network could not be set up",
+    85: "the image's prepare step failed",
+    86: "the image's check refused the configuration",
+    87: "the service ended",
+    88: "the service did not become ready in time",
+    89: "the guest runtime failed",
+}

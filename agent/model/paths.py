@@ -1,0 +1,69 @@
+"""Where things are on the host; documented in docs/architecture.md. Tests give another root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Every path below `root`, which is `/` on a real host."""
+
+    root: Path = Path("/")
+
+    @property
+    def configuration(self) -> Path:
+        """What the administrator writes."""
+        return self.root / "etc/appliance"
+
+    @property
+    def units(self) -> Path:
+        """Where generated drop-ins go."""
+        return self.root / "etc/systemd/system"
+
+    @property
+    def state(self) -> Path:
+        """What must survive a reboot."""
+        return self.root / "var/lib/appliance"
+
+    @property
+    def images(self) -> Path:
+        """The image store."""
+        return self.state / "images"
+
+    @property
+    def assignments(self) -> Path:
+        """Addresses and cores once chosen."""
+        return self.state / "assignments.json"
+
+    @property
+    def runtime(self) -> Path:
+        """What must not survive a reboot."""
+        return self.root / "run/appliance"
+
+    @property
+    def guest_runtime(self) -> Path:
+        """The first part of every initrd."""
+        return self.root / "usr/lib/appliance/runtime.cpio"
+
+    @property
+    def zoneinfo(self) -> Path:
+        """Time zone files."""
+        return self.root / "usr/share/zoneinfo"
+
+    def drop_in_directory(self, appliance: str) -> Path:
+        """Directory of the drop-ins of one appliance's unit."""
+        return self.units / f"appliance@{appliance}.service.d"
+
+    def appliance_state(self, appliance: str) -> Path:
+        """`current`, `previous` and the data volume of one appliance."""
+        return self.state / "appliances" / appliance
+
+    def data_volume(self, appliance: str) -> Path:
+        """The data volume's image file."""
+        return self.appliance_state(appliance) / "data.img"
+
+    def appliance_runtime(self, appliance: str) -> Path:
+        """Launch plan and initrd of one appliance."""
+        return self.runtime / appliance

@@ -1,0 +1,1 @@
+"""Layer 1: what every program needs and the standard library almost has."""

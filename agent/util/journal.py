@@ -1,0 +1,68 @@
+"""Native journal entries: structured fields, and MESSAGE_IDs that conf/catalog/appliance.catalog explains."""
+
+from __future__ import annotations
+
+import logging
+import os
+from enum import Enum
+
+from pystemd.journal import sendv
+
+from agent.model.names import unit_of
+
+
+class Event(Enum):
+    """Things an administrator may want to be told of. The value is the MESSAGE_ID; never reuse one."""
+
+    STARTING = "e280ff6b9bee4c179182ccf8e14d69bb"
+    HEALTHY = "e952c0c0f2bb43058a5a259c0583fffd"
+    DEGRADED = "0f198cc2fd6041f3b82c28907c2c10a8"
+    FAILED = "7248e69df4754567a18473e1588c12d2"
+    STOPPED = "a005ff1b10bf48898b10785d1d369c09"
+    APPLIED = "1c4e058c60d54495bbd3d0321c411dd2"
+    REFUSED = "f0ae636f3bee46bb81b61fb0664c3272"
+    RESTORED = "0fb3077a7fe944d7b9dd415e404d5a8c"
+
+
+_PRIORITIES = {Event.DEGRADED: 4, Event.FAILED: 3, Event.REFUSED: 3, Event.RESTORED: 4}
+_NOTICE = 5
+
+
+def log_event(event: Event, message: str, *, appliance: str = "", **fields: str) -> None:
+    """Write one event. With `appliance` it stands in the log of that appliance's unit as well (journalctl -u)."""
+    entry = {f"APPLIANCE_{name.upper()}": value for name, value in fields.items() if value}
+    if appliance:
+        entry |= {"APPLIANCE": appliance, "OBJECT_SYSTEMD_UNIT": unit_of(appliance)}
+    sendv(
+        MESSAGE=message,
+        MESSAGE_ID=event.value,
+        PRIORITY=str(_PRIORITIES.get(event, _NOTICE)),
+        SYSLOG_IDENTIFIER="appliance-agent",
+        APPLIANCE_EVENT=event.name.lower(),
+        **entry,
+    )
+
+
+class JournalHandler(logging.Handler):
+    """Python's log records as journal entries, with the place in the code."""
+
+    _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        priority = next((number for level, number in self._PRIORITIES if record.levelno >= level), 7)
+        sendv(
+            MESSAGE=self.format(record),
+            PRIORITY=str(priority),
+            SYSLOG_IDENTIFIER="appliance-agent",
+            CODE_FILE=record.pathname,
+            CODE_LINE=str(record.lineno),
+            CODE_FUNC=record.funcName,
+        )
+
+
+def set_up_logging() -> None:
+    """To the journal where systemd connected us to it (sd_journal_stream_fd(3)), else to standard error."""
+    handler = JournalHandler() if "JOURNAL_STREAM" in os.environ else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,0 +1,118 @@
+"""The one gateway to other programs: a known environment, no shell, and one way to report failure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Collection, Mapping, Sequence
+
+from agent.model.errors import HostError, Problem
+
+_MAX_STDERR_BYTES = 64 << 10
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    return {**_ENVIRONMENT, **(extra or {})}
+
+
+def _failure(argv: Sequence[str], status: int, stderr: bytes) -> HostError:
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    said = f": {lines[-1]}" if lines else ""
+    how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
+    problem = Problem.NO_SPACE if b"No space left on device" in stderr else Problem.FAILED
+    return HostError(f"{os.path.basename(argv[0])} {how}{said}", problem=problem)
+
+
+def _missing(argv: Sequence[str]) -> HostError:
+    return HostError(
+        f"{argv[0]} is not installed.",
+        problem=Problem.NOT_SUPPORTED,
+        remedy="`appliancectl doctor` lists what this host lacks.",
+    )
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout_s: float = 60.0,
+    environment: Mapping[str, str] | None = None,
+    accept: Collection[int] = (0,),
+) -> bytes:
+    """Run a program to its end and return its standard output.
+
+    HostError where it is missing, too slow, or ends with a status that is not in `accept`.
+    """
+    try:
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, timeout=timeout_s, env=_environment(environment), check=False
+        )
+    except FileNotFoundError as error:
+        raise _missing(argv) from error
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"{argv[0]} took longer than {timeout_s:g} s.", problem=Problem.TIMED_OUT) from error
+    if done.returncode not in accept:
+        raise _failure(argv, done.returncode, done.stderr)
+    return done.stdout
+
+
+def run_bounded(argv: Sequence[str], *, stdin: int, limit_bytes: int, timeout_s: float = 10.0) -> bytes:
+    """As `run`, for programs that read foreign content from the descriptor `stdin`.
+
+    HostError also where it writes more than `limit_bytes` to standard output: it is killed then.
+    """
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=_environment(None)
+            )
+        except FileNotFoundError as error:
+            raise _missing(argv) from error
+        timer = threading.Timer(timeout_s, process.kill)
+        timer.start()
+        with process:
+            output = process.stdout.read(limit_bytes + 1) if process.stdout else b""
+            too_large = len(output) > limit_bytes
+            if too_large:
+                process.kill()
+        timed_out = not timer.is_alive()
+        timer.cancel()
+        stderr.seek(0)
+        said = stderr.read(_MAX_STDERR_BYTES)
+    if timed_out:
+        raise HostError(f"{argv[0]} took longer than {timeout_s:g} s.", problem=Problem.TIMED_OUT)
+    if too_large:
+        raise HostError(f"{argv[0]} wrote more than {limit_bytes} bytes.")
+    if process.returncode:
+        raise _failure(argv, process.returncode, said)
+    return output
+
+
+async def run_async(argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> bytes:
+    """As `run`, for the event loop; a cancelled call kills the program and waits for it."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(None),
+        )
+    except FileNotFoundError as error:
+        raise _missing(argv) from error
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(stdin)
+    except TimeoutError as error:
+        raise HostError(f"{argv[0]} took longer than {timeout_s:g} s.", problem=Problem.TIMED_OUT) from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise _failure(argv, process.returncode, stderr)
+    return stdout

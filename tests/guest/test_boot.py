@@ -1,0 +1,164 @@
+"""From the boot plan to READY=1: what a guest finds when its service starts."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from conftest import Boot
+from uml import FOREVER, Plan
+
+
+def test_ready_without_conditions_is_when_the_service_was_executed(boot: Boot) -> None:
+    guest = boot(Plan())
+    guest.wait_ready()
+    assert guest.statuses == ["starting sh", "running"]
+
+
+def test_ready_comes_with_the_status_in_one_datagram(boot: Boot) -> None:
+    guest = boot(Plan())
+    guest.wait_ready()
+    assert "READY=1\nSTATUS=running" in guest.datagrams
+
+
+def test_phases_are_reported_in_order(boot: Boot) -> None:
+    guest = boot(Plan(prepare="echo preparing", check="echo checking", exec=f"echo serving; {FOREVER}"))
+    guest.wait_ready()
+    assert guest.statuses == ["preparing", "checking configuration", "starting sh", "running"]
+    guest.wait_line("serving")
+    assert [line for line in guest.lines if not line.startswith("<")] == ["preparing", "checking", "serving"]
+
+
+def test_start_is_summed_up_in_one_line(boot: Boot) -> None:
+    guest = boot(Plan())
+    guest.wait_text("<6>ready after ")
+
+
+def test_ready_when_udp_port_is_bound(boot: Boot) -> None:
+    guest = boot(Plan(exec="usleep 200000; echo binding; exec prober udp 53", more=["ready=udp 53"]))
+    guest.wait_ready()
+    assert "binding" in guest.lines
+
+
+def test_ready_when_tcp_port_listens(boot: Boot) -> None:
+    guest = boot(Plan(exec="usleep 200000; echo listening; exec httpd -f -p 80 -h /", more=["ready=tcp 80"]))
+    guest.wait_ready()
+    assert "listening" in guest.lines
+
+
+def test_ready_when_the_service_notifies(boot: Boot) -> None:
+    command = f"usleep 100000; prober send $NOTIFY_SOCKET 'STATUS=two zones\\nREADY=1'; {FOREVER}"
+    guest = boot(Plan(exec=command, more=["ready=notify"]))
+    guest.wait_ready()
+    assert "READY=1\nSTATUS=two zones" in guest.datagrams
+
+
+def test_ready_when_the_command_succeeds(boot: Boot) -> None:
+    guest = boot(Plan(exec=f"usleep 200000; > /tmp/up; {FOREVER}", ready_exec="test -e /tmp/up", more=["ready=exec"]))
+    guest.wait_ready()
+
+
+def test_ready_needs_every_condition(boot: Boot) -> None:
+    command = "httpd -p 80 -h /; usleep 100000; echo binding; exec prober udp 53"
+    guest = boot(Plan(exec=command, more=["ready=tcp 80", "ready=udp 53"]))
+    guest.wait_ready()
+    assert "binding" in guest.lines
+
+
+def test_image_root_and_mounts(boot: Boot) -> None:
+    guest = boot(Plan(exec=f"while read d p t o r; do echo mount $p $t ${{o%%,*}}; done < /proc/mounts; {FOREVER}"))
+    guest.wait_line("mount /run/appliance/config rootfs ro")
+    for line in ("/ squashfs ro", "/proc proc rw", "/sys sysfs rw", "/dev devtmpfs rw", "/run tmpfs rw", "/tmp tmpfs rw",
+                 "/dev/shm tmpfs rw", "/dev/pts devpts rw", "/run/appliance/bin squashfs ro"):
+        guest.wait_line(f"mount {line}")
+    assert "/image" not in guest.text
+
+
+def test_tmpfs_keeps_owner_and_mode_and_directories(boot: Boot) -> None:
+    command = f"stat -c '%n %u %g %a' /var/lib/state /run/service /tmp; > /var/lib/state/x && echo writable; {FOREVER}"
+    guest = boot(Plan(exec=command, more=["tmpfs=/var/lib/state", "tmpfs=/run"]))
+    guest.wait_line("writable")
+    assert {"/var/lib/state 123 456 750", "/run/service 123 456 750", "/tmp 0 0 755"} <= set(guest.lines)
+
+
+def test_configuration_files_are_there_and_read_only(boot: Boot) -> None:
+    command = f"cat /run/appliance/config/zones/example.test; > /run/appliance/config/new || echo refused; {FOREVER}"
+    guest = boot(Plan(exec=command), config={"zones/example.test": b"a zone\n"})
+    guest.wait_line("refused")
+    assert "a zone" in guest.lines
+
+
+def test_identity(boot: Boot) -> None:
+    command = f"hostname; cd /run/appliance; cat hostname hosts /etc/resolv.conf /etc/hosts /etc/localtime; {FOREVER}"
+    more = ["nameserver=10.88.0.1", "search=example.test", "search=example.org", "host=10.88.0.53 guest"]
+    guest = boot(Plan(exec=command, more=more), localtime=b"TZif\n")
+    guest.wait_line("TZif")
+    hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", "10.88.0.53 guest"]
+    resolv = ["nameserver 10.88.0.1", "search example.test example.org"]
+    seen = [line for line in guest.lines if not line.startswith("<")]
+    assert seen == ["guest", "guest", *hosts, *resolv, *hosts, "TZif"]
+
+
+def test_local_time_of_the_image_stays_without_another(boot: Boot) -> None:
+    guest = boot(Plan(exec=f"cat /etc/localtime; echo; {FOREVER}"))
+    guest.wait_line("of the image")
+
+
+def test_environment_of_the_service(boot: Boot) -> None:
+    plan = Plan(exec=["/run/appliance/bin/env"], more=["environment=TZ=UTC", "environment=LANG=de_DE.UTF-8"])
+    guest = boot(plan)
+    assert guest.wait_end() == 87
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/appliance/bin"
+    assert [line for line in guest.lines if line[:1].isupper()] == ["TZ=UTC", "LANG=de_DE.UTF-8", path, "HOME=/"]
+
+
+def test_process_of_the_service(boot: Boot) -> None:
+    command = (
+        "read pid name state ppid pgrp session rest < /proc/self/stat; echo session $((session == pid));"
+        "grep -E '^Sig(Blk|Ign)' /proc/self/status; umask; ulimit -n; readlink /proc/self/fd/0; ls /proc/self/fd | wc -l;"
+        f"prober random && echo random; {FOREVER}"
+    )
+    guest = boot(Plan(exec=command))
+    guest.wait_line("random")
+    seen = [line for line in guest.lines if not line.startswith("<")]
+    zero = "0000000000000000"
+    # The fourth descriptor is the one that ls reads the directory through.
+    assert seen == ["session 1", f"SigBlk:\t{zero}", f"SigIgn:\t{zero}", "0022", "1024", "/dev/null", "4", "random"]
+
+
+def test_a_guest_cannot_restart_itself(boot: Boot) -> None:
+    guest = boot(Plan(exec=f"reboot -f || echo refused; {FOREVER}"))
+    guest.wait_line("refused")
+
+
+
+
+def test_addresses_and_routes(boot: Boot) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    more = [
+        "address=vec0 10.88.0.53/24", "address=vec0 fd12::35/64", "gateway=10.88.0.1", "gateway=fd12::1", "mtu=vec0 1400",
+    ]  # fmt: skip
+    with ours, theirs:
+        guest = boot(Plan(exec=f"ip addr; ip route; ip -6 route; echo done; {FOREVER}", more=more), devices=[theirs])
+        guest.wait_line("done")
+    for text in (
+        "mtu 1400", "inet 10.88.0.53/24 brd 10.88.0.255 scope global vec0", "inet6 fd12::35/64 scope global",
+        "default via 10.88.0.1 dev vec0", "default via fd12::1 dev vec0", "inet 127.0.0.1/8", "inet6 ::1/128",
+    ):  # fmt: skip
+        assert text in guest.text
+    assert "tentative" not in guest.text
+
+
+def test_no_ipv6_on_a_device_that_has_no_ipv6_address(boot: Boot) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    plan = Plan(exec=f"ip -6 addr show dev vec0; echo done; {FOREVER}", more=["address=vec0 10.88.0.53/24"])
+    with ours, theirs:
+        guest = boot(plan, devices=[theirs])
+        guest.wait_line("done")
+    assert "inet6" not in guest.text
+
+
+def test_data_volume_takes_the_owner_of_its_mount_point(boot: Boot, data: Path) -> None:
+    guest = boot(Plan(exec=f"stat -c '%u %g %a' /data; {FOREVER}", more=["data=/data"]), data=data)
+    guest.wait_line("123 456 750")

@@ -1,0 +1,240 @@
+"""One User-Mode Linux guest as a test sees it: its boot plan goes in, console, notifications and exit status come out.
+
+No systemd and no root: the notify line is a datagram socket of the test's, the console a pipe, the network a socket pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.plan.cpio import archive
+
+SHELL = "/run/appliance/bin/sh"
+FOREVER = "exec sleep 1000"
+TIMEOUT_S = 20.0
+
+_MCONSOLE_REQUEST = struct.Struct("=III512s")
+_MCONSOLE_MAGIC, _MCONSOLE_VERSION = 0xCAFEBABE, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A boot plan in parts. Commands given as text are run by the runtime's busybox shell."""
+
+    exec: str | Sequence[str] = FOREVER
+    prepare: str | Sequence[str] = ()
+    check: str | Sequence[str] = ()
+    health: str | Sequence[str] = ()
+    ready_exec: str | Sequence[str] = ()
+    more: Sequence[str] = ()
+    """Further lines as they stand in the plan."""
+
+    def text(self) -> str:
+        """The contents of /appliance/boot."""
+        commands = {
+            "prepare": self.prepare,
+            "check": self.check,
+            "exec": self.exec,
+            "health": self.health,
+            "ready-exec": self.ready_exec,
+        }
+        lines = ["interface=1", "hostname=guest"]
+        for key, command in commands.items():
+            argv = [SHELL, "-c", command] if isinstance(command, str) else command
+            lines += [f"{key}={argument}" for argument in argv]
+        return "".join(f"{line}\n" for line in [*lines, *self.more])
+
+
+@dataclass(kw_only=True)
+class Guest:
+    """A running guest. `directory` is private to it."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    console: int
+    notify: socket.socket
+    output: bytes = b""
+    datagrams: list[str] = field(default_factory=list)
+
+    def pump(self, timeout_s: float) -> bool:
+        """Take in what the guest wrote; False once its console is at the end."""
+        ready, _, _ = select.select([self.console, self.notify], [], [], timeout_s)
+        if self.notify in ready:
+            self.datagrams.append(self.notify.recv(65536).decode())
+        if self.console in ready:
+            chunk = os.read(self.console, 65536)
+            self.output += chunk
+            return bool(chunk)
+        return True
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+        """Pump until `condition` holds; fails the test with everything seen so far if that takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.pump(left):
+                raise AssertionError(f"not seen; {self.describe()}")
+
+    def describe(self) -> str:
+        """What a failing test should show."""
+        return f"status {self.process.poll()}, notifications {self.datagrams}, console:\n{self.text}"
+
+    @property
+    def text(self) -> str:
+        """The console so far."""
+        return self.output.decode(errors="replace")
+
+    @property
+    def lines(self) -> list[str]:
+        """The complete lines of the console so far."""
+        return self.text.split("\n")[:-1]
+
+    @property
+    def statuses(self) -> list[str]:
+        """Every STATUS= so far."""
+        lines = "\n".join(self.datagrams).split("\n")
+        return [line.removeprefix("STATUS=") for line in lines if line.startswith("STATUS=")]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether READY=1 was received."""
+        return any("READY=1" in datagram.split("\n") for datagram in self.datagrams)
+
+    @property
+    def watchdog_count(self) -> int:
+        """How many times WATCHDOG=1 was received."""
+        return sum("WATCHDOG=1" in datagram.split("\n") for datagram in self.datagrams)
+
+    def wait_ready(self) -> None:
+        """Until READY=1."""
+        self.wait_until(lambda: self.is_ready)
+
+    def wait_line(self, line: str) -> None:
+        """Until the console has exactly this line."""
+        self.wait_until(lambda: line in self.lines)
+
+    def wait_text(self, text: str) -> None:
+        """Until the console contains this text."""
+        self.wait_until(lambda: text in self.text)
+
+    def wait_status(self, status: str) -> None:
+        """Until STATUS= was exactly this."""
+        self.wait_until(lambda: status in self.statuses)
+
+    def wait_end(self) -> int:
+        """Until the guest is gone and everything it wrote is read; its exit status as Popen gives it."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.pump(max(deadline - time.monotonic(), 0)):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"still running; {self.describe()}")
+        while select.select([self.notify], [], [], 0)[0]:
+            self.datagrams.append(self.notify.recv(65536).decode())
+        return self.process.wait(TIMEOUT_S)
+
+    def command(self, text: str) -> str:
+        """Send a command to the management console and return its answer (arch/um/drivers/mconsole.h)."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            # The kernel answers to the sender's address: an abstract one needs no file.
+            client.bind("")
+            client.settimeout(TIMEOUT_S)
+            request = _MCONSOLE_REQUEST.pack(_MCONSOLE_MAGIC, _MCONSOLE_VERSION, len(text), text.encode())
+            client.sendto(request, str(self.directory / "uml/guest/mconsole"))
+            answer = client.recv(65536)
+        error, _, length = struct.unpack_from("=III", answer)
+        reply = answer[12 : 12 + length].decode()
+        assert error == 0, reply
+        return reply
+
+    def stop(self) -> int:
+        """The host's clean stop; returns the exit status."""
+        self.command("cad")
+        return self.wait_end()
+
+    def destroy(self) -> None:
+        """End the guest and its ptrace children, whatever they do, and give everything back."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self.console)
+        self.notify.close()
+        shutil.rmtree(self.directory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What guests are started from."""
+
+    kernel: Path
+    runtime: Path
+    tools: Path
+    image: Path
+    memory: str = "48M"
+
+    def start(
+        self,
+        boot: str,
+        *,
+        config: Mapping[str, bytes],
+        localtime: bytes = b"",
+        image: Path | None = None,
+        data: Path | None = None,
+        devices: Sequence[socket.socket] = (),
+        cpu: int | None = None,
+        arguments: Sequence[str] = (),
+    ) -> Guest:
+        """Start a guest; `devices` become vec0, vec1 … and stay the caller's."""
+        # Short, since a socket below it has at most 108 bytes of path.
+        directory = Path(tempfile.mkdtemp(prefix="guest-"))
+        files = {"appliance/boot": boot.encode(), **{f"appliance/config/{name}": text for name, text in config.items()}}
+        if localtime:
+            files["appliance/localtime"] = localtime
+        initrd = directory / "initrd"
+        initrd.write_bytes(self.runtime.read_bytes() + archive(files))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        reader, writer = os.pipe()
+        command = [
+            *(["taskset", "--cpu-list", str(cpu)] if cpu is not None else []),
+            str(self.kernel),
+            f"mem={self.memory}",
+            "rdinit=/init",
+            f"initrd={initrd}",
+            f"ubd0r={image or self.image}",
+            *([f"ubd1={data}"] if data else []),
+            f"ubd2r={self.tools}",
+            "quiet",
+            "con=null",
+            "con0=null,fd:1",
+            "ssl=null",
+            f"ssl0=fd:{theirs.fileno()}",
+            f"uml_dir={directory}/uml/",
+            "umid=guest",
+            "seccomp=off",
+            *(
+                f"vec{index}:transport=fd,fd={device.fileno()},vec=0,mac=02:00:00:00:00:{index + 1:02x}"
+                for index, device in enumerate(devices)
+            ),
+            *arguments,
+        ]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(), *(device.fileno() for device in devices)),
+            start_new_session=True,
+        )
+        os.close(writer)
+        theirs.close()
+        return Guest(process=process, directory=directory, console=reader, notify=ours)
