@@ -1,7 +1,7 @@
 """The composition root of the daemon: builds every part, connects them, and runs until it is told to stop.
 
-Losing the bus ends the process with an error; systemd starts it again, and everything is rebuilt from systemd, netlink and
-the disk. Appliances run on meanwhile.
+Losing the bus ends the process with an error; systemd starts it again, and everything is rebuilt from
+systemd, netlink and the disk. Appliances run on meanwhile.
 """
 
 from __future__ import annotations
@@ -53,10 +53,9 @@ class Daemon:
         self._units = Systemd(bus)
         self._watch = Watch(self._on_change)
         self._reconciler = Reconciler(
-            paths=paths,
             facts=read_facts(paths.root),
             files=ApplianceFiles(paths),
-            store=ImageStore(paths.images),
+            images=ImageStore(paths.images),
             links=self._netlink,
             units=self._units,
             watch=self._watch,
@@ -89,7 +88,12 @@ class Daemon:
         """Until asked to stop, or until one of the tasks fails."""
         running = [
             asyncio.ensure_future(task)
-            for task in (self._stop.wait(), self._bus.wait_closed(), self._feed_watchdog(), self._restore_links())
+            for task in (
+                self._stop.wait(),
+                self._bus.wait_closed(),
+                self._feed_watchdog(),
+                self._restore_links(),
+            )
         ]
         try:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -159,9 +163,13 @@ def _clean_up() -> None:
 
 def main() -> int:
     """`appliance-agent [--cleanup]`."""
-    parser = argparse.ArgumentParser(prog="appliance-agent", description="Agent for server appliances; run by systemd.")
+    parser = argparse.ArgumentParser(
+        prog="appliance-agent", description="Agent for server appliances; run by systemd."
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--cleanup", action="store_true", help="remove every bridge and tap of the agent, then exit")
+    parser.add_argument(
+        "--cleanup", action="store_true", help="remove every bridge and tap of the agent, then exit"
+    )
     arguments = parser.parse_args()
     set_up_logging()
     try:

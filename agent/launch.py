@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -ISs
 """ExecStart= of appliance@.service: opens what must be opened, then becomes the guest's kernel.
 
-Runs as the appliance's own user inside the unit's sandbox and follows the launch plan (agent/plan/launch.py). It must
-start in about ten milliseconds, so it imports only what the interpreter has built in; everything else costs more than
-all of its work. Exit status 78 (EX_CONFIG) means that starting again would not help.
+Runs as the appliance's own user inside the unit's sandbox and follows the launch plan
+(agent/plan/launch.py). It must start in about ten milliseconds, so it imports only what the interpreter has
+built in; everything else costs more than all of its work. Exit status 78 (EX_CONFIG) means that starting
+again would not help.
 """
 
 import os
@@ -18,7 +19,7 @@ TUNSETIFF = 0x400454CA
 IFF_TAP_NO_PI = 0x1002
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """The appliance cannot start; the text is the one line its administrator reads."""
 
 
@@ -29,27 +30,32 @@ def read_plan(appliance: str) -> list[tuple[str, str]]:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}; `appliancectl apply` writes it") from error
-    return [(directive, text) for directive, _, text in (line.partition(" ") for line in lines) if directive != "#"]
+        raise RefusalError(f"{path}: {error.strerror}; `appliancectl apply` writes it") from error
+    return [
+        (directive, text)
+        for directive, _, text in (line.partition(" ") for line in lines)
+        if directive != "#"
+    ]
 
 
 def check_image(digest: str, path: str) -> None:
     """Make sure that `path` is the file that was imported.
 
-    Unchanged since its digest was last proven (same inode, size and times) is enough; anything else is hashed again.
+    Unchanged since its digest was last proven (same inode, size and times) is enough; anything else is
+    hashed again.
     """
     try:
         with open(path, "rb") as file:
             now = os.fstat(file.fileno())
             if _stamp(path) == f"{now.st_ino} {now.st_size} {now.st_mtime_ns} {now.st_ctime_ns}":
                 return
-            from hashlib import file_digest  # noqa: PLC0415 (costs 10 ms, seldom needed)
+            from hashlib import file_digest
 
             if file_digest(file, "sha256").hexdigest() == digest:
                 return
     except OSError as error:
-        raise Refusal(f"image {path}: {error.strerror}") from error
-    raise Refusal(f"image {path} is damaged: its content no longer has the digest sha256:{digest}")
+        raise RefusalError(f"image {path}: {error.strerror}") from error
+    raise RefusalError(f"image {path} is damaged: its content no longer has the digest sha256:{digest}")
 
 
 def _stamp(path: str) -> str:
@@ -70,7 +76,7 @@ def open_notify(descriptors: dict[str, int]) -> int:
     """A datagram socket connected to systemd's notification socket."""
     if "notify" in descriptors:
         return descriptors["notify"]
-    from socket import AF_UNIX, SOCK_DGRAM, socket  # noqa: PLC0415 (costs 8 ms)
+    from socket import AF_UNIX, SOCK_DGRAM, socket
 
     notify = socket(AF_UNIX, SOCK_DGRAM)
     notify.connect(os.environ["NOTIFY_SOCKET"])
@@ -85,47 +91,59 @@ def open_tap(descriptors: dict[str, int], index: int, name: str) -> int:
             tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         ioctl(tun, TUNSETIFF, name.encode().ljust(16, b"\0") + IFF_TAP_NO_PI.to_bytes(24, "little"))
     except OSError as error:
-        raise Refusal(f"cannot attach to tap {name}: {error.strerror}; `appliancectl apply` restores it") from error
+        raise RefusalError(
+            f"cannot attach to tap {name}: {error.strerror}; `appliancectl apply` restores it"
+        ) from error
     return tun
 
 
-def become_guest(plan: list[tuple[str, str]]) -> None:
-    """Carry out the plan; does not return."""
+def prepare(plan: list[tuple[str, str]]) -> tuple[list[str], list[int]]:
+    """Check and open what the plan names; the kernel's command line, and descriptors it is to inherit."""
     descriptors = inherited_descriptors()
     opened = {"notify": open_notify(descriptors)}
     argv: list[str] = []
     for directive, text in plan:
         match directive:
             case "refuse":
-                raise Refusal(text)
+                raise RefusalError(text)
             case "image":
                 check_image(*text.split(" ", 1))
             case "tap":
                 index = len(opened) - 1
                 opened[f"tap{index}"] = open_tap(descriptors, index, text)
-            case "exec":
-                argv.append(text)
-            case "arg":
-                for name, number in opened.items():
-                    text = text.replace("{" + name + "}", str(number))
-                argv.append(text)
+            case "exec" | "arg":
+                argv.append(fill_in(text, opened))
             case _:
-                raise Refusal(f"launch plan: unknown directive “{directive}”; `appliancectl apply` writes a new one")
+                raise RefusalError(
+                    f"launch plan: unknown directive “{directive}”; `appliancectl apply` writes a new one"
+                )
     if not argv:
-        raise Refusal("launch plan: no kernel named; `appliancectl apply` writes a new one")
-    for number in opened.values():
-        os.set_inheritable(number, True)
+        raise RefusalError("launch plan: no kernel named; `appliancectl apply` writes a new one")
+    return argv, list(opened.values())
+
+
+def fill_in(text: str, opened: dict[str, int]) -> str:
+    """Replace {notify}, {tap0} … by descriptor numbers."""
+    for name, number in opened.items():
+        text = text.replace("{" + name + "}", str(number))
+    return text
+
+
+def become_guest(argv: list[str], inherited: list[int]) -> None:
+    """Execute the kernel; does not return."""
+    for number in inherited:
+        os.set_inheritable(number, True)  # noqa: FBT003 (it takes no keyword)
     try:
-        os.execve(argv[0], argv, {"TMPDIR": os.environ.get("TMPDIR", "/dev/shm"), "HOME": "/"})
+        os.execve(argv[0], argv, {"TMPDIR": os.environ["TMPDIR"], "HOME": "/"})
     except OSError as error:
-        raise Refusal(f"kernel {argv[0]}: {error.strerror}") from error
+        raise RefusalError(f"kernel {argv[0]}: {error.strerror}") from error
 
 
 def main() -> None:
     """`launch NAME`."""
     try:
-        become_guest(read_plan(sys.argv[1]))
-    except Refusal as refusal:
+        become_guest(*prepare(read_plan(sys.argv[1])))
+    except RefusalError as refusal:
         # <3> is LOG_ERR: journald reads the prefix, sd-daemon(3).
         print(f"<3>Cannot start: {refusal}.", file=sys.stderr)
         sys.exit(EX_CONFIG)

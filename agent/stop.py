@@ -1,8 +1,9 @@
 #!/usr/bin/python3 -ISs
 """ExecStop= of appliance@.service: asks the guest to shut down, then waits until it has.
 
-The request is `cad` (ctrl-alt-del) on the management console, which the guest runtime takes as an orderly stop; SIGTERM
-would end UML at once, with unwritten data. Whatever fails here, systemd goes on to signal what is left of the unit.
+The request is `cad` (ctrl-alt-del) on the management console, which the guest runtime takes as an orderly
+stop; SIGTERM would end UML at once, with unwritten data. Whatever fails here, systemd goes on to signal what
+is left of the unit.
 """
 
 import os
@@ -31,7 +32,9 @@ def main() -> None:
         return
     try:
         process = os.pidfd_open(int(main_pid))
-        socket(AF_UNIX, SOCK_DGRAM).sendto(request(b"cad"), f"/run/appliance/{sys.argv[1]}/uml/guest/mconsole")
+        socket(AF_UNIX, SOCK_DGRAM).sendto(
+            request(b"cad"), f"/run/appliance/{sys.argv[1]}/uml/guest/mconsole"
+        )
     except OSError as error:
         print(f"<4>Cannot ask the guest to stop: {error.strerror}; it will be killed.", file=sys.stderr)
         return

@@ -66,10 +66,15 @@ def appliance(name: str) -> ApplianceStatus:
     for status in appliances():
         if status.name == name:
             return status
-    raise ApplianceError(
+    raise unknown(name)
+
+
+def unknown(name: str) -> ApplianceError:
+    """What to raise for a name that no appliance has."""
+    return ApplianceError(
         f"There is no appliance “{name}”.",
         problem=Problem.NOT_FOUND,
-        remedy="`appliancectl list` shows all; a new one needs /etc/appliance/appliances/NAME.yaml and `appliancectl apply`.",
+        remedy="`appliancectl list` shows all; a file in /etc/appliance/appliances makes a new one.",
     )
 
 
@@ -82,19 +87,22 @@ def apply(*, dry_run: bool) -> tuple[list[str], list[str]]:
 def _call(interface: bytes, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:
     os.environ["SYSTEMD_BUS_TIMEOUT"] = _CALL_TIMEOUT
     # pystemd brings lxml: 35 ms that only the verbs which talk to the agent pay.
-    from pystemd.dbusexc import DBusError  # noqa: PLC0415
-    from pystemd.dbuslib import DBus, apply_signature  # noqa: PLC0415
+    from pystemd.dbusexc import DBusError
+    from pystemd.dbuslib import DBus, apply_signature
 
     try:
         with DBus() as bus:
-            message = bus.call_method(BUS_NAME, ROOT, interface, method, apply_signature(signature, list(arguments)))
+            message = bus.call_method(
+                BUS_NAME, ROOT, interface, method, apply_signature(signature, list(arguments))
+            )
     except DBusError as error:
         raise _translated(error) from error
     return message.body
 
 
 def _translated(error: Exception) -> ApplianceError:
-    name, text = _name_and_text(error)
+    name = str(_text(getattr(error, "err_name", "")))
+    text = str(_text(getattr(error, "err_message", str(error))))
     if name.startswith(_ERROR_PREFIX):
         return ApplianceError(text, problem=Problem(name.removeprefix(_ERROR_PREFIX)))
     if name.endswith((".AccessDenied", ".InteractiveAuthorizationRequired")):
@@ -104,10 +112,6 @@ def _translated(error: Exception) -> ApplianceError:
         problem=Problem.UNAVAILABLE,
         remedy="`systemctl status appliance-agent` shows why. Appliances run on without it.",
     )
-
-
-def _name_and_text(error: Exception) -> tuple[str, str]:
-    return str(type(error)), str(error)
 
 
 def _text(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Reads `/etc/appliance/appliances/NAME.yaml`. Called by agent.config.tree; the format is appliance.yaml(5)."""
+"""Reads `/etc/appliance/appliances/NAME.yaml`. Called by agent.config.tree; the format is
+appliance.yaml(5)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ RESERVED_HEALTH = frozenset({"probe"})
 
 def read_appliance(name: str, section: Section, *, default_network: str) -> Appliance:
     """Settings from one file, defaults filled in; what is wrong is in the section's findings."""
-    reference = parse_reference(section.text("image", check=check_reference)) or ImageReference(name="missing")
+    reference = parse_reference(section.text("image", check=check_reference)) or ImageReference(
+        name="missing"
+    )
     appliance = Appliance(
         name=name,
         image=reference,

@@ -17,7 +17,9 @@ from agent.model.names import (
 from agent.model.network import Address, Subnet
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_DOMAIN = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+)
 _TIME_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 
 
@@ -33,7 +35,12 @@ def check_network_name(text: str) -> str:
 
 def check_absolute_path(text: str) -> str:
     """An absolute path without `.`, `..`, doubled or trailing slashes; not `/` itself."""
-    clean = text.startswith("/") and text != "/" and posixpath.normpath(text) == text and not text.startswith("//")
+    clean = (
+        text.startswith("/")
+        and text != "/"
+        and posixpath.normpath(text) == text
+        and not text.startswith("//")
+    )
     return "" if clean else f"“{text}” is not an absolute path in its plain form"
 
 
@@ -99,5 +106,7 @@ def check_subnet(text: str) -> str:
     subnet = parse_subnet(text)
     if subnet is None:
         return f"“{text}” is not a subnet such as 10.88.0.0/24 (host bits must be zero)"
-    usable = subnet.num_addresses >= 4 and not (subnet.is_multicast or subnet.is_loopback or subnet.is_link_local)
+    usable = subnet.num_addresses >= 4 and not (
+        subnet.is_multicast or subnet.is_loopback or subnet.is_link_local
+    )
     return "" if usable else f"“{text}” cannot be used for guests"

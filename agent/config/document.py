@@ -7,7 +7,8 @@
     section.finish()                                 # a finding for each key nobody asked for
     findings.raise_if_any()                          # ConfigurationError with all of them
 
-Aliases, tags, duplicate keys and documents over 1 MiB or 32 levels are refused: a file is read, never computed.
+Aliases, tags, duplicate keys and documents over 1 MiB or 32 levels are refused: a file is read, never
+computed.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Value:
         text = self._scalar("text")
         if text is None:
             return ""
-        wrong = "control characters are not allowed" if not text.isprintable() else check(text) if check else ""
+        wrong = (
+            "control characters are not allowed" if not text.isprintable() else check(text) if check else ""
+        )
         if wrong:
             self.complain(wrong)
             return ""
@@ -194,7 +197,9 @@ class Section:
             return None
         return Value(self._entries[key][1], self.findings, f"{self.label}.{key}" if self.label else key)
 
-    def text(self, key: str, *, default: str | None = None, check: Callable[[str], str] | None = None) -> str:
+    def text(
+        self, key: str, *, default: str | None = None, check: Callable[[str], str] | None = None
+    ) -> str:
         """As Value.text; required where no default is given."""
         value = self.get(key, required=default is None)
         return value.text(check=check) if value else default or ""

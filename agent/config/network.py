@@ -1,4 +1,5 @@
-"""Reads `/etc/appliance/networks/NAME.yaml`. Called by agent.config.tree; the format is appliance-network.yaml(5)."""
+"""Reads `/etc/appliance/networks/NAME.yaml`. Called by agent.config.tree; the format is
+appliance-network.yaml(5)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def read_network(name: str, section: Section) -> Network:
         ),
         mtu=section.integer("mtu", default=1500, minimum=MINIMUM_MTU, maximum=MAXIMUM_MTU),
         nameservers=tuple(
-            address for text in _texts(section, "nameservers", check_address) if (address := parse_address(text))
+            address
+            for text in _texts(section, "nameservers", check_address)
+            if (address := parse_address(text))
         ),
         search=tuple(text for text in _texts(section, "search", check_domain) if text),
     )

@@ -26,7 +26,8 @@ _CORES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationFiles:
-    """Content by path: agent.yaml and its fragments in the order they apply, networks and appliances by file."""
+    """Content by path: agent.yaml and its fragments in the order they apply, networks and appliances by
+    file."""
 
     agent: Mapping[str, bytes]
     networks: Mapping[str, bytes]
@@ -61,7 +62,10 @@ def read_tree(files: ConfigurationFiles) -> Configuration:
     )
     _check_subnets(networks)
     _check_attachments(appliances, networks)
-    for section in [*(read.section for read in networks.values()), *(read.section for read in appliances.values())]:
+    for section in [
+        *(read.section for read in networks.values()),
+        *(read.section for read in appliances.values()),
+    ]:
         found.extend(section.findings.items)
     if found:
         raise ConfigurationError(found)
@@ -125,7 +129,9 @@ def _check_subnets(networks: Mapping[str, _Read[Network]]) -> None:
             seen.append((subnet, name))
 
 
-def _check_attachments(appliances: Mapping[str, _Read[Appliance]], networks: Mapping[str, _Read[Network]]) -> None:
+def _check_attachments(
+    appliances: Mapping[str, _Read[Appliance]], networks: Mapping[str, _Read[Network]]
+) -> None:
     owners: dict[tuple[str, Address | str], _Read[Appliance]] = {}
     for read in appliances.values():
         for attachment in read.settings.networks:
@@ -148,7 +154,9 @@ def _check_addresses(read: _Read[Appliance], attachment: Attachment, network: Ne
             subnets = " and ".join(map(str, network.subnets)) or "no subnet"
             read.complain("network", f"{address} is outside of network “{network.name}” ({subnets})")
         elif address in {subnet.network_address, subnet.broadcast_address, network.gateway(subnet)}:
-            read.complain("network", f"{address} is taken: network, broadcast or the host's own address in {subnet}")
+            read.complain(
+                "network", f"{address} is taken: network, broadcast or the host's own address in {subnet}"
+            )
     if len({address.version for address in attachment.addresses}) < len(attachment.addresses):
         read.complain("network", "at most one IPv4 and one IPv6 address for each network expected")
 
@@ -163,4 +171,7 @@ def _claim(
     if owner is not read:
         other = owner.section.get("network")
         line = other.node.start_mark.line + 1 if other else 1
-        read.complain("network", f"{claim} is given to “{owner.settings.name}” too ({owner.section.findings.path}:{line})")
+        read.complain(
+            "network",
+            f"{claim} is given to “{owner.settings.name}” too ({owner.section.findings.path}:{line})",
+        )

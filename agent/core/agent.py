@@ -27,7 +27,8 @@ class View:
 
 
 class Agent:
-    """Owns the reconciler and the watch. `on_applied` is called after the set of appliances may have changed."""
+    """Owns the reconciler and the watch. `on_applied` is called after the set of appliances may have
+    changed."""
 
     def __init__(self, reconciler: Reconciler, watch: Watch, *, on_applied: Callable[[], None]) -> None:
         self._reconciler = reconciler
@@ -56,7 +57,8 @@ class Agent:
         return await self._apply(restart=True)
 
     async def start(self) -> None:
-        """Take over a host as it is found: no guest is started anew, and errors do not keep the agent from watching."""
+        """Take over a host as it is found: no guest is started anew, and errors do not keep the agent from
+        watching."""
         try:
             await self._apply(restart=False)
         except ApplianceError as error:
@@ -81,5 +83,7 @@ class Agent:
             log_event(Event.APPLIED, f"Configuration applied, {len(outcome.changes)} changes.")
         for problem in outcome.problems:
             name, _, reason = problem.partition(": ")
-            log_event(Event.REFUSED, f"Appliance {name} cannot start: {reason}", appliance=name, reason=reason)
+            log_event(
+                Event.REFUSED, f"Appliance {name} cannot start: {reason}", appliance=name, reason=reason
+            )
         return outcome

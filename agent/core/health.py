@@ -1,15 +1,15 @@
 """From what systemd says of a unit to how the appliance is doing, and why. Pure.
 
-    systemd                                   health
-    ---------------------------------------   ----------------------------------------------------
-    activating (start)                        starting
-    activating (auto-restart)                 failed: it died; systemd starts it again
-    active, guest reports “unhealthy: …”      degraded
-    active                                    healthy
-    reloading, refreshing                     healthy
-    deactivating (stop…)                      stopped, unless it is being killed for a failure
-    failed                                    failed
-    inactive                                  stopped
+systemd                                   health
+---------------------------------------   ----------------------------------------------------
+activating (start)                        starting
+activating (auto-restart)                 failed: it died; systemd starts it again
+active, guest reports “unhealthy: …”      degraded
+active                                    healthy
+reloading, refreshing                     healthy
+deactivating (stop…)                      stopped, unless it is being killed for a failure
+failed                                    failed
+inactive                                  stopped
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def _main_process_reason(status: UnitStatus) -> str:
             return "the guest's kernel panicked"
         return f"the guest was killed by {_signal_name(status.main_status)}"
     # The guest says more than its exit status does, e.g. which program ended how.
-    return status.status_text or GUEST_EXITS.get(status.main_status, f"the guest ended with status {status.main_status}")
+    return status.status_text or GUEST_EXITS.get(
+        status.main_status, f"the guest ended with status {status.main_status}"
+    )
 
 
 def _with_status(reason: str, status: UnitStatus) -> str:

@@ -1,9 +1,9 @@
 """Brings the host into the state its configuration describes, touching only what differs.
 
-    read and validate everything ──► plan (pure) ──► compare with the host ──► users ► links ► files ► daemon-reload ► restarts
+    read and validate ─► plan (pure) ─► compare with the host ─► users, links, files ─► reload ─► restarts
 
-Nothing is changed before the whole configuration was found valid. Every step is idempotent: a run that was interrupted
-is finished by the next one.
+Nothing is changed before the whole configuration was found valid. Every step is idempotent: a run that was
+interrupted is finished by the next one.
 """
 
 from __future__ import annotations
@@ -18,22 +18,13 @@ from typing import TypeVar
 
 from agent.config.tree import read_tree
 from agent.core.watch import Watch
-from agent.host.appliances import ApplianceFiles
-from agent.host.assignments import read_assignments, write_assignments
-from agent.host.configuration import read_appliance_files, read_configuration
-from agent.host.kernel import why_unfit
-from agent.host.netlink import Netlink, Tap
-from agent.host.store import ImageStore
-from agent.host.systemd import Systemd
-from agent.host.users import user_id
-from agent.host.volumes import grow_volume
+from agent.core.world import Files, Images, Links, Units
 from agent.model.appliance import Appliance
 from agent.model.change import Change, Effect
-from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, ConfigurationError, Finding, ImageError
 from agent.model.host import HostFacts
 from agent.model.image import Image
-from agent.model.paths import Paths
+from agent.model.network import Tap
 from agent.plan.host import GuestInputs, HostPlan, plan_host
 from agent.util.journal import Event, log_event
 
@@ -54,20 +45,26 @@ class Reconciler:
     """One run at a time; `plan` is what the last one made true."""
 
     def __init__(
-        self, *, paths: Paths, facts: HostFacts, files: ApplianceFiles, store: ImageStore, links: Netlink,
-        units: Systemd, watch: Watch,
+        self,
+        *,
+        facts: HostFacts,
+        files: Files,
+        images: Images,
+        links: Links,
+        units: Units,
+        watch: Watch,
     ) -> None:
-        self._paths = paths
         self._facts = facts
         self._files = files
-        self._store = store
+        self._images = images
         self._links = links
         self._units = units
         self._watch = watch
         self._lock = asyncio.Lock()
-        # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a disk.
+        # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a
+        # disk.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="host")
-        self.plan = HostPlan({}, {}, read_assignments(paths.assignments))
+        self.plan = HostPlan((), {}, files.read_assignments())
 
     def close(self) -> None:
         """Wait for what is being done, then do no more."""
@@ -83,14 +80,15 @@ class Reconciler:
             return Outcome((*map(str, changes), *(f"{name}: restart" for name in restarts)), problems)
 
     async def apply(self, *, restart: bool) -> Outcome:
-        """Make the host as configured. Without `restart`, running guests keep what they were started with."""
+        """Make the host as configured. Without `restart`, running guests keep what they were started
+        with."""
         async with self._lock:
             plan, problems = await self._run(self._make_plan)
             done = await self._carry_out(await self._run(lambda: self._files.plan_users(plan.appliances)))
             await self._stop_removed(plan)
             changes = await self._run(lambda: self._plan_changes(plan))
             done += await self._carry_out(changes)
-            await self._run(lambda: write_assignments(self._paths.assignments, plan.assignments))
+            await self._run(lambda: self._files.keep_assignments(plan.assignments))
             if any(Effect.DAEMON_RELOAD in change.effect for change in changes):
                 await self._units.reload()
             await self._follow(plan)
@@ -125,8 +123,8 @@ class Reconciler:
     # --- planning, in the thread
 
     def _make_plan(self) -> tuple[HostPlan, tuple[str, ...]]:
-        configuration = read_tree(read_configuration(self._paths.configuration))
-        inputs = {appliance.name: self._inputs(appliance) for appliance in configuration.appliances.values()}
+        configuration = read_tree(self._files.read_configuration())
+        inputs = {name: self._inputs(appliance) for name, appliance in configuration.appliances.items()}
         plan = plan_host(
             configuration,
             inputs,
@@ -134,55 +132,44 @@ class Reconciler:
             previous=self.plan.assignments,
             runtime_digest=self._files.runtime_digest,
         )
-        self._check_volumes(plan, configuration)
+        self._check_volumes(plan)
         return plan, tuple(f"{name}: {given.refusal}" for name, given in inputs.items() if given.refusal)
 
     def _inputs(self, appliance: Appliance) -> GuestInputs:
         image, refusal = self._find_image(appliance)
         return GuestInputs(
             image=image,
-            refusal=refusal or why_unfit(appliance.kernel),
-            configuration=read_appliance_files(self._paths.configuration / "config" / appliance.name),
+            refusal=refusal or self._files.why_unfit(appliance.kernel),
+            configuration=self._files.read_appliance_files(appliance.name),
             local_time=self._local_time(appliance),
-            data_volume=str(self._paths.data_volume(appliance.name)),
+            data_volume=self._files.data_volume(appliance.name),
         )
 
     def _find_image(self, appliance: Appliance) -> tuple[Image | None, str]:
-        """The image the appliance has, as long as its reference may mean it; else the newest one it may mean."""
+        """The image the appliance has, as long as its reference may mean it; else the newest that it may."""
         current = self._files.current_image(appliance.name)
         try:
-            if current and (image := self._store.get(current)).matches(appliance.image):
+            if current and (image := self._images.get(current)).matches(appliance.image):
                 return image, ""
         except ImageError as error:
             _log.warning("%s: %s", appliance.name, error)
         try:
-            return self._store.resolve(appliance.image), ""
+            return self._images.resolve(appliance.image), ""
         except ImageError as error:
             return None, str(error)
 
     def _local_time(self, appliance: Appliance) -> bytes:
-        zone = self._paths.zoneinfo / (appliance.time_zone or self._facts.time_zone)
-        try:
-            return zone.read_bytes()
-        except OSError:
-            if appliance.time_zone:
-                path = str(self._paths.configuration / f"appliances/{appliance.name}.yaml")
-                raise ConfigurationError([Finding(path, 0, 0, f"there is no time zone {appliance.time_zone}")]) from None
-            return b""
+        content = self._files.read_time_zone(appliance.time_zone or self._facts.time_zone)
+        if content is None and appliance.time_zone:
+            raise _refused(appliance.name, f"timezone: there is no time zone {appliance.time_zone}")
+        return content or b""
 
-    def _check_volumes(self, plan: HostPlan, configuration: Configuration) -> None:
-        shrunk = [
-            Finding(
-                str(self._paths.configuration / f"appliances/{name}.yaml"),
-                0,
-                0,
-                "data: the volume is larger than that already, and making it smaller is not supported",
-            )
-            for name, appliance in plan.appliances.items()
-            if configuration.appliances[name].data_bytes and self._files.would_shrink(appliance)
-        ]
-        if shrunk:
-            raise ConfigurationError(shrunk)
+    def _check_volumes(self, plan: HostPlan) -> None:
+        for name, appliance in plan.appliances.items():
+            if appliance.appliance.data_bytes and self._files.would_shrink(appliance):
+                raise _refused(
+                    name, "data: the volume is larger already; making it smaller is not supported"
+                )
 
     def _plan_changes(self, plan: HostPlan) -> list[Change]:
         changes = []
@@ -198,14 +185,14 @@ class Reconciler:
             Tap(
                 name=port.tap,
                 bridge=port.network.bridge,
-                owner_uid=_NO_USER if (uid := user_id(name)) is None else uid,
+                owner_uid=_NO_USER if (uid := self._files.user_id(name)) is None else uid,
                 mtu=port.network.mtu,
                 appliance=name,
             )
             for name, appliance in plan.appliances.items()
             for port in appliance.ports
         ]
-        return self._links.plan(list(plan.networks.values()), taps)
+        return self._links.plan(plan.bridges, taps)
 
     # --- acting
 
@@ -257,7 +244,8 @@ class Reconciler:
         return done
 
     async def _grow(self, plan: HostPlan, *, running: bool) -> list[str]:
-        """Grow data volumes that are too small; those in use only with `running`, their guests stopped meanwhile."""
+        """Grow data volumes that are too small; those in use only with `running`, their guests stopped
+        meanwhile."""
         loaded = await self._units.loaded_appliances()
         done = []
         for name, appliance in plan.appliances.items():
@@ -267,9 +255,7 @@ class Reconciler:
             if in_use:
                 await self._units.stop(name)
             try:
-                await self._run(
-                    partial(grow_volume, self._paths.data_volume(name), size_bytes=appliance.data_bytes)
-                )
+                await self._run(partial(self._files.grow, appliance))
             finally:
                 if in_use:
                     await self._units.start(name)
@@ -278,3 +264,7 @@ class Reconciler:
 
 
 _RUNNING = frozenset({"active", "activating", "reloading", "refreshing", "deactivating"})
+
+
+def _refused(appliance: str, message: str) -> ConfigurationError:
+    return ConfigurationError([Finding(f"{appliance}.yaml", 0, 0, message)])

@@ -1,4 +1,5 @@
-"""How every appliance is doing: unit states come in, health states go out, each change an event in the journal."""
+"""How every appliance is doing: unit states come in, health states go out, each change an event in the
+journal."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _PHRASES = {
 
 
 class Watch:
-    """Keeps unit status and health by appliance. `on_change` is called with the name after either has changed."""
+    """Keeps unit status and health by appliance. `on_change` is called with the name after either has
+    changed."""
 
     def __init__(self, on_change: Callable[[str], None]) -> None:
         self._on_change = on_change
@@ -61,8 +63,10 @@ class Watch:
             kept.pop(appliance, None)
 
     def _report(self, appliance: str, before: HealthState, after: HealthState) -> None:
-        # While it starts or stops, the reason is a progress report; only arrivals are events.
-        if after.health is before.health and after.health in {Health.STARTING, Health.STOPPED}:
+        # While it starts or stops, the reason is a progress report and no event.
+        if after.health is Health.STARTING and before.health is Health.STARTING:
+            return
+        if after.health is Health.STOPPED and after.reason:
             return
         reason = f": {after.reason}" if after.reason else ""
         log_event(
@@ -77,7 +81,8 @@ class Watch:
 
 
 def _combined(before: str, after: str, result: str) -> str:
-    """The reason of a failure that goes on: systemd forgets the first one, its administrator wants to know it."""
+    """The reason of a failure that goes on: systemd forgets the first one, its administrator wants to know
+    it."""
     if not after:
         return before
     if result == _START_LIMIT and not before.endswith(after):

@@ -31,7 +31,9 @@ class ApplianceFace:
         return {
             "Name": self._name,
             "Unit": view.plan.appliance.unit,
-            "Image": f"{view.plan.image.manifest.name}:{view.plan.image.manifest.version}" if view.plan.image else "",
+            "Image": f"{view.plan.image.manifest.name}:{view.plan.image.manifest.version}"
+            if view.plan.image
+            else "",
             "Digest": str(view.plan.image.digest) if view.plan.image else "",
             "State": view.status.active_state,
             "Health": str(view.health.health),

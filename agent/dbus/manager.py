@@ -13,7 +13,8 @@ from agent.model.errors import ApplianceError, Problem
 
 
 class ManagerFace:
-    """See org.appliance1.Manager.xml. Who may call Apply is decided by the bus (conf/dbus/org.appliance1.conf)."""
+    """See org.appliance1.Manager.xml. Who may call Apply is decided by the bus
+    (conf/dbus/org.appliance1.conf)."""
 
     interface = Interface.load("org.appliance1.Manager")
     path = ROOT

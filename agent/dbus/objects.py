@@ -1,7 +1,8 @@
-"""Objects on the bus, described by the interface XML and answered here: properties, introspection, ObjectManager.
+"""Objects on the bus, described by the interface XML and answered here: properties, introspection,
+ObjectManager.
 
-A face names its interface, says where it lives, and gives its properties as a plain mapping and its methods as coroutines;
-types come from the XML, so that the description cannot drift from what is sent.
+A face names its interface, says where it lives, and gives its properties as a plain mapping and its methods
+as coroutines; types come from the XML, so that the description cannot drift from what is sent.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _STANDARD = """
       <arg name="value" type="v" direction="out"/>
     </method>
     <method name="GetAll">
-      <arg name="interface_name" type="s" direction="in"/><arg name="properties" type="a{sv}" direction="out"/>
+      <arg name="interface_name" type="s" direction="in"/>
+      <arg name="properties" type="a{sv}" direction="out"/>
     </method>
     <signal name="PropertiesChanged">
       <arg name="interface_name" type="s"/><arg name="changed_properties" type="a{sv}"/>
@@ -48,7 +50,9 @@ _STANDARD = """
 _MANAGED = """
   <interface name="org.freedesktop.DBus.ObjectManager">
     <method name="GetManagedObjects"><arg name="objects" type="a{oa{sa{sv}}}" direction="out"/></method>
-    <signal name="InterfacesAdded"><arg name="object" type="o"/><arg name="interfaces" type="a{sa{sv}}"/></signal>
+    <signal name="InterfacesAdded">
+      <arg name="object" type="o"/><arg name="interfaces" type="a{sa{sv}}"/>
+    </signal>
     <signal name="InterfacesRemoved"><arg name="object" type="o"/><arg name="interfaces" type="as"/></signal>
   </interface>
 """
@@ -85,7 +89,9 @@ class Interface:
             xml=re.sub(r"(?s).*?(  <interface .*</interface>\n).*", r"\1", text),
             inputs=signatures("in"),
             outputs=signatures("out"),
-            properties={entry.get("name", ""): entry.get("type", "") for entry in element.findall("property")},
+            properties={
+                entry.get("name", ""): entry.get("type", "") for entry in element.findall("property")
+            },
         )
 
     def variants(self, values: Mapping[str, Any]) -> dict[str, Variant]:
@@ -107,7 +113,8 @@ class Face(Protocol):
 
 
 class Objects:
-    """The tree of objects below /org/appliance1; remembers what was last told to the bus, to tell only changes."""
+    """The tree of objects below /org/appliance1; remembers what was last told to the bus, to tell only
+    changes."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -138,7 +145,9 @@ class Objects:
         if changed:
             self._told[path] = now
             variants = face.interface.variants(changed)
-            self._bus.emit(path, f"{_PROPERTIES}.PropertiesChanged", "sa{sv}as", face.interface.name, variants, [])
+            self._bus.emit(
+                path, f"{_PROPERTIES}.PropertiesChanged", "sa{sv}as", face.interface.name, variants, []
+            )
 
     def answer(self, request: Request) -> Awaitable[Reply] | None:
         """The reply to a request; None for what the connection itself answers (Peer)."""
@@ -159,7 +168,9 @@ class Objects:
         if face is None:
             raise RequestError(f"{_ERROR}.UnknownObject", f"There is no object {request.path}.")
         if request.interface not in {face.interface.name, ""} or request.member not in face.methods():
-            raise RequestError(f"{_ERROR}.UnknownMethod", f"{request.path} has no {request.interface}.{request.member}.")
+            raise RequestError(
+                f"{_ERROR}.UnknownMethod", f"{request.path} has no {request.interface}.{request.member}."
+            )
         wanted = face.interface.inputs[request.member]
         if request.signature != wanted:
             message = f"{request.member} takes “{wanted}”, not “{request.signature}”."
@@ -190,7 +201,9 @@ class Objects:
 
     def _introspect(self, path: str) -> str:
         prefix = path.rstrip("/") + "/"
-        children = sorted({other[len(prefix) :].split("/")[0] for other in self._faces if other.startswith(prefix)})
+        children = sorted(
+            {other[len(prefix) :].split("/")[0] for other in self._faces if other.startswith(prefix)}
+        )
         face = self._faces.get(path)
         if face is None and not children:
             raise RequestError(f"{_ERROR}.UnknownObject", f"There is no object {path}.")

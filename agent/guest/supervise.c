@@ -17,8 +17,8 @@
 #include "log.h"
 #include "ports.h"
 #include "process.h"
+#include "rfc3164.h"
 #include "step.h"
-#include "syslog.h"
 
 #include <errno.h>
 #include <signal.h>

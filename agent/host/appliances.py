@@ -1,26 +1,32 @@
-"""What an appliance is on disk, beside its image: user, state directory, data volume, launch plan, drop-in. Blocking.
+"""What an appliance is on disk beside its image: configuration, user, state, data volume, launch plan, unit.
 
     /var/lib/appliance/appliances/NAME/          root:appliance-NAME 0750
         current -> ../../images/sha256-HEX       switched by rename
         data.img                                 root:appliance-NAME 0660
     /run/appliance/NAME/                         root:root 0755
         launch                                   root:appliance-NAME 0640, switched by rename
-        initrd-HASH                              root:appliance-NAME 0640, named by content; the launch plan names one
+        initrd-HASH                              root:appliance-NAME 0640, named by content
     /etc/systemd/system/appliance@NAME.service.d/50-appliance.conf
 
-Order of writing: initrd before the launch plan that names it, data volume before the plan that uses it. A crash in
-between leaves the old plan in force and strays that the next run removes.
+Order of writing: initrd before the launch plan that names it, data volume before the plan that uses it. A
+crash in between leaves the old plan in force and strays that the next run removes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
+from agent.config.tree import ConfigurationFiles
 from agent.config.units import format_size
+from agent.host.assignments import read_assignments, write_assignments
+from agent.host.configuration import read_appliance_files, read_configuration
+from agent.host.kernel import why_unfit
 from agent.host.users import create_user, group_id, user_id
-from agent.host.volumes import create_volume, volume_size
+from agent.host.volumes import create_volume, grow_volume, volume_size
+from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
 from agent.model.image import Digest
 from agent.model.names import is_appliance_name
@@ -31,12 +37,47 @@ from agent.util.files import ensure_absent, ensure_symlink, remove_strays, write
 
 
 class ApplianceFiles:
-    """Plans and makes everything above. The guest runtime is read once and heads every initrd."""
+    """Reads, plans and makes all of the above; blocking. The guest runtime heads every initrd."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._runtime = paths.guest_runtime.read_bytes()
         self.runtime_digest = Digest.of(self._runtime).hex
+
+    def read_configuration(self) -> ConfigurationFiles:
+        """The administrator's files; ConfigurationError where one cannot be read."""
+        return read_configuration(self._paths.configuration)
+
+    def read_appliance_files(self, appliance: str) -> dict[str, bytes]:
+        """Files to hand to a guest, by relative path; ConfigurationError where one cannot be read."""
+        return read_appliance_files(self._paths.configuration / "config" / appliance)
+
+    def read_time_zone(self, name: str) -> bytes | None:
+        """A TZif file; None where there is no such zone."""
+        try:
+            return (self._paths.zoneinfo / name).read_bytes()
+        except OSError:
+            return None
+
+    def read_assignments(self) -> Assignments:
+        """What was kept."""
+        return read_assignments(self._paths.assignments)
+
+    def keep_assignments(self, assignments: Assignments) -> bool:
+        """Keep them; whether they are new."""
+        return write_assignments(self._paths.assignments, assignments)
+
+    def why_unfit(self, kernel: str) -> str:
+        """What keeps a kernel binary from running guests; ''."""
+        return why_unfit(kernel)
+
+    def user_id(self, appliance: str) -> int | None:
+        """The uid of an appliance's user; None where there is none yet."""
+        return user_id(appliance)
+
+    def data_volume(self, appliance: str) -> str:
+        """Path of an appliance's data volume."""
+        return str(self._paths.data_volume(appliance))
 
     def current_image(self, appliance: str) -> Digest | None:
         """The image this appliance was last given; None where it has none."""
@@ -54,7 +95,8 @@ class ApplianceFiles:
         return {name for name in names if is_appliance_name(name)}
 
     def planned_at_us(self, appliance: str) -> int:
-        """When the files that a start reads were last written, in microseconds of CLOCK_REALTIME; 0 if never."""
+        """When the files that a start reads were last written, in microseconds of CLOCK_REALTIME; 0 if
+        never."""
         files = (
             self._paths.appliance_runtime(appliance) / "launch",
             self._paths.drop_in_directory(appliance) / DROP_IN,
@@ -64,13 +106,14 @@ class ApplianceFiles:
     def plan_users(self, appliances: Collection[str]) -> list[Change]:
         """Users that are missing."""
         return [
-            Change("create its system user", lambda name=name: create_user(name), name)  # type: ignore[misc]
+            Change("create its system user", partial(create_user, name), name)
             for name in appliances
             if user_id(name) is None
         ]
 
     def plan(self, plan: AppliancePlan) -> list[Change]:
-        """What it takes to give one appliance the files of its plan; its user exists when the changes are applied."""
+        """What it takes to give one appliance the files of its plan; its user exists when the changes are
+        applied."""
         return [*self._plan_state(plan), *self._plan_runtime(plan), *self._plan_drop_in(plan)]
 
     def plan_removal(self, appliance: str) -> list[Change]:
@@ -126,6 +169,10 @@ class ApplianceFiles:
     def would_shrink(self, plan: AppliancePlan) -> bool:
         """Whether the data volume is larger than it is to be."""
         return 0 < plan.data_bytes < volume_size(self._paths.data_volume(plan.appliance.name))
+
+    def grow(self, plan: AppliancePlan) -> None:
+        """Grow its data volume, which no guest uses."""
+        grow_volume(self._paths.data_volume(plan.appliance.name), size_bytes=plan.data_bytes)
 
     def _initrd(self, plan: AppliancePlan) -> Path:
         return self._paths.appliance_runtime(plan.appliance.name) / os.path.basename(plan.initrd)

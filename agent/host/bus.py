@@ -2,7 +2,8 @@
 
 * Calls time out, and end with an error when the connection does (the library's never return).
 * Match rules are added as text, because its own lack arg0 and path_namespace.
-* Requests are answered here and not by its service classes: those hide the sender, answer surprises with a traceback,
+* Requests are answered here and not by its service classes: those hide the sender, answer surprises with a
+  traceback,
   raise a DBusError into the event loop as well, and never reply when a handler is cancelled.
 
 dbus-fast is the library's maintained fork with the same API; it would be this import that changes.
@@ -69,7 +70,8 @@ class Reply:
 
 
 class RequestError(Exception):
-    """An error reply under a name of the caller's choice, such as org.freedesktop.DBus.Error.UnknownMethod."""
+    """An error reply under a name of the caller's choice, such as
+    org.freedesktop.DBus.Error.UnknownMethod."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -80,14 +82,16 @@ _Handler = Callable[[Request], Awaitable[Reply] | None]
 
 
 class Bus:
-    """One connection to a bus, the system's unless `address` is another. Loss of it ends `wait_closed`; there is no reconnecting."""
+    """One connection to a bus, the system's unless `address` is another. Loss of it ends `wait_closed`;
+    there is no reconnecting."""
 
     def __init__(self, bus: MessageBus) -> None:
         self._bus = bus
         self._signal_handlers: list[Callable[[Signal], None]] = []
         self._request_handler: _Handler | None = None
         self._answers: set[asyncio.Task[None]] = set()
-        # The public wait_for_disconnect() cancels this future along with the task that waits, and with it all others.
+        # The public wait_for_disconnect() cancels this future along with the task that waits, and with it
+        # all others.
         self._disconnected: asyncio.Future[None] = bus._disconnect_future  # noqa: SLF001
         bus.add_message_handler(self._on_message)
 
@@ -97,10 +101,13 @@ class Bus:
         try:
             return cls(await MessageBus(bus_address=address).connect())
         except (OSError, DBusError) as error:
-            raise HostError(f"Cannot connect to the system bus: {error}", problem=Problem.UNAVAILABLE) from error
+            raise HostError(
+                f"Cannot connect to the system bus: {error}", problem=Problem.UNAVAILABLE
+            ) from error
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is gone, then raise HostError: there is nothing to be done without it."""
+        """Wait until the connection is gone, then raise HostError: there is nothing to be done without
+        it."""
         try:
             await asyncio.shield(self._disconnected)
         except (OSError, EOFError) as error:
@@ -123,7 +130,8 @@ class Bus:
         signature: str = "",
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> list[Any]:
-        """Call `INTERFACE.METHOD` (the dotted `member`) and return the reply's body; HostError for every failure."""
+        """Call `INTERFACE.METHOD` (the dotted `member`) and return the reply's body; HostError for every
+        failure."""
         interface, _, method = member.rpartition(".")
         message = Message(
             destination=destination,
@@ -145,7 +153,8 @@ class Bus:
             reply.cancel()
 
     async def subscribe(self, rule: str, handler: Callable[[Signal], None]) -> None:
-        """Have signals that match `rule` delivered to `handler`, which gets all others too and has to look."""
+        """Have signals that match `rule` delivered to `handler`, which gets all others too and has to
+        look."""
         self._signal_handlers.append(handler)
         await self.call(
             "org.freedesktop.DBus",
@@ -159,10 +168,14 @@ class Bus:
         """Take a well-known name; HostError where another process has it."""
         reply = await self._bus.request_name(name, NameFlag.DO_NOT_QUEUE)
         if reply not in {RequestNameReply.PRIMARY_OWNER, RequestNameReply.ALREADY_OWNER}:
-            raise HostError(f"Another process owns {name} on the bus; is the agent running already?", problem=Problem.BUSY)
+            raise HostError(
+                f"Another process owns {name} on the bus; is the agent running already?",
+                problem=Problem.BUSY,
+            )
 
     def serve(self, handler: _Handler) -> None:
-        """Answer requests with what `handler` returns; where it returns None, the library's defaults apply (Peer)."""
+        """Answer requests with what `handler` returns; where it returns None, the library's defaults apply
+        (Peer)."""
         self._request_handler = handler
 
     def emit(self, path: str, member: str, signature: str, *body: Any) -> None:
@@ -201,11 +214,15 @@ class Bus:
         except ApplianceError as error:
             response = Message.new_error(message, f"org.appliance1.Error.{error.problem}", str(error))
         except asyncio.CancelledError:
-            response = Message.new_error(message, "org.freedesktop.DBus.Error.NoReply", "The agent is stopping.")
-        except Exception:
+            response = Message.new_error(
+                message, "org.freedesktop.DBus.Error.NoReply", "The agent is stopping."
+            )
+        except Exception:  # noqa: BLE001 (one of the two places: every surprise is an answer)
             _log.exception("%s.%s failed", message.interface, message.member)
             response = Message.new_error(
-                message, "org.freedesktop.DBus.Error.Failed", "Internal error; the agent's journal has the details."
+                message,
+                "org.freedesktop.DBus.Error.Failed",
+                "Internal error; the agent's journal has the details.",
             )
         if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
             self._bus.send(response)

@@ -44,7 +44,8 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
 def read_appliance_files(directory: Path) -> dict[str, bytes]:
     """Files of /etc/appliance/config/NAME by relative path; none where there is no such directory.
 
-    Symbolic links are followed only while they stay inside the directory: what is handed to a guest is what lies there.
+    Symbolic links are followed only while they stay inside the directory: what is handed to a guest is what
+    lies there.
     """
     contents: dict[str, bytes] = {}
     found = []
@@ -53,7 +54,9 @@ def read_appliance_files(directory: Path) -> dict[str, bytes]:
         relative = path.relative_to(directory).as_posix()
         try:
             if not path.resolve(strict=True).is_relative_to(directory.resolve()):
-                found.append(Finding(str(path), 0, 0, "leads out of the appliance's configuration directory"))
+                found.append(
+                    Finding(str(path), 0, 0, "leads out of the appliance's configuration directory")
+                )
                 continue
             content = path.read_bytes()
         except OSError as error:

@@ -22,7 +22,9 @@ def read_facts(root: Path = Path("/")) -> HostFacts:
         systemd_version=systemd_version(),
         machine_id=(root / "etc/machine-id").read_text(encoding="ascii").strip(),
         cores=parse_cores((root / "sys/devices/system/cpu/online").read_text(encoding="ascii")),
-        loops_per_jiffy=loops_per_jiffy((root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")),
+        loops_per_jiffy=loops_per_jiffy(
+            (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        ),
         nameservers=tuple(_nameservers(root)),
         time_zone=_time_zone(root),
     )
@@ -35,14 +37,15 @@ def systemd_version() -> int:
 
 
 def loops_per_jiffy(cpuinfo: str) -> int:
-    """A guest's `lpj=`. Its delay loop runs about once a cycle as the host's does, and nothing in it is timed by that,
-    so the host's own figure will do: bogomips = lpj × HZ / 500000 (init/calibrate.c)."""
+    """A guest's `lpj=`. Its delay loop runs about once a cycle as the host's does, and nothing in it is
+    timed by that, so the host's own figure will do: bogomips = lpj × HZ / 500000 (init/calibrate.c)."""
     match = re.search(r"^bogomips\s*:\s*([0-9.]+)", cpuinfo, re.MULTILINE)
     return round((float(match[1]) if match else _FALLBACK_BOGOMIPS) * 500_000 / GUEST_HZ)
 
 
 def _nameservers(root: Path) -> Iterator[Address]:
-    """The host's resolvers that a guest can reach too: not those on loopback. systemd-resolved lists its own upstreams."""
+    """The host's resolvers that a guest can reach too: not those on loopback. systemd-resolved lists its own
+    upstreams."""
     for name in ("run/systemd/resolve/resolv.conf", "etc/resolv.conf"):
         try:
             text = (root / name).read_text(encoding="utf-8", errors="replace")

@@ -1,6 +1,7 @@
 """Whether a kernel binary can run guests: read from the binary, which carries its version and its .config.
 
-It is never run for that: `linux --showconfig` would be a program of the administrator's choice inside the agent's sandbox.
+It is never run for that: `linux --showconfig` would be a program of the administrator's choice inside the
+agent's sandbox.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import functools
 import os
 import re
 from collections.abc import Mapping
-
 
 MAX_BYTES = 256 << 20
 MINIMUM_VERSION = (6, 16)
@@ -56,7 +56,8 @@ def _why_unfit(path: str, _mtime_ns: int, _size: int) -> str:
 
 
 def judge(version: str, options: Mapping[str, str]) -> str:
-    """What is wrong with a kernel of this version and these options (`y` or `m` by name without CONFIG_); ''."""
+    """What is wrong with a kernel of this version and these options (`y` or `m` by name without CONFIG_);
+    ''."""
     match = re.match(r"(\d+)\.(\d+)", version)
     if not match:
         return f"has no version that can be read (“{version[:40]}”)"

@@ -1,7 +1,8 @@
 """Bridges and taps through rtnetlink. The only module that knows pyroute2 (0.7).
 
-Links of ours carry an alias that says so; a link of the same name without it is somebody else's and is never touched.
-pyroute2 drops attributes it does not know without a word, so what matters for security is read back.
+Links of ours carry an alias that says so; a link of the same name without it is somebody else's and is never
+touched. pyroute2 drops attributes it does not know without a word, so what matters for security is read
+back.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from pyroute2.netlink.rtnl import RTMGRP_LINK
 
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError, Problem
-from agent.model.network import Network
+from agent.model.network import Bridge, Tap
 
 ALIAS = "appliance-agent"
 
@@ -36,23 +38,13 @@ _IFF_TAP_NO_PI = 0x1002
 
 
 @dataclass(frozen=True, slots=True)
-class Tap:
-    """A tap as it is to be: only `owner_uid` may attach to it."""
-
-    name: str
-    bridge: str
-    owner_uid: int
-    mtu: int
-    appliance: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Link:
     index: int
     name: str
     kind: str
     up: bool
     mtu: int
+    mac: str
     master: int
     ours: bool
 
@@ -70,7 +62,8 @@ def _explained(what: str) -> Iterator[None]:
 
 
 class Netlink:
-    """Blocking; one thread at a time. Every `plan_…` compares what is with what shall be and returns what to do."""
+    """Blocking; one thread at a time. Every `plan_…` compares what is with what shall be and returns what to
+    do."""
 
     def __init__(self) -> None:
         self._route = IPRoute()
@@ -83,36 +76,41 @@ class Netlink:
         links = (_read_link(message) for message in self._route.get_links())
         return {link.name: link for link in links}
 
-    def plan(self, networks: list[Network], taps: list[Tap]) -> list[Change]:
-        """What it takes to have exactly these bridges and taps: missing ones made, wrong ones mended, stray ones removed."""
+    def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
+        """What it takes to have exactly these bridges and taps: missing ones made, wrong ones mended, stray
+        ones removed."""
         links = self._links()
-        wanted = {network.bridge for network in networks} | {tap.name for tap in taps}
+        wanted = {bridge.name for bridge in bridges} | {tap.name for tap in taps}
         changes = [
-            Change(f"remove {link.kind} {link.name}", lambda link=link: self._remove(link))  # type: ignore[misc]
+            Change(f"remove {link.kind} {link.name}", partial(self._remove, link))
             for link in links.values()
             if link.ours and link.name not in wanted
         ]
-        for network in networks:
-            changes += self._plan_bridge(network, links.get(network.bridge))
-        bridges = {network.bridge: links.get(network.bridge) for network in networks}
+        for bridge in bridges:
+            changes += self._plan_bridge(bridge, links.get(bridge.name))
         for tap in taps:
-            changes += self._plan_tap(tap, links.get(tap.name), bridges.get(tap.bridge))
+            changes += self._plan_tap(tap, links.get(tap.name), links.get(tap.bridge))
         return changes
 
-    def _plan_bridge(self, network: Network, link: _Link | None) -> list[Change]:
-        name = network.bridge
+    def _plan_bridge(self, bridge: Bridge, link: _Link | None) -> list[Change]:
         if link is None:
-            return [Change(f"create bridge {name}", lambda: self._create_bridge(network))]
+            return [Change(f"create bridge {bridge.name}", partial(self._create_bridge, bridge))]
         _check_ours(link, "bridge")
         changes = []
-        if not link.up or link.mtu != network.mtu:
-            changes.append(Change(f"set up bridge {name}", lambda: self._set_up(name, mtu=network.mtu)))
+        if not link.up or link.mtu != bridge.mtu or link.mac != bridge.mac:
+            changes.append(Change(f"set up bridge {bridge.name}", partial(self._set_up, bridge)))
         present = self._addresses(link.index)
-        wanted = {f"{network.gateway(subnet)}/{subnet.prefixlen}" for subnet in network.subnets}
-        for address in sorted(wanted - present):
-            changes.append(Change(f"add {address} to {name}", lambda a=address: self._address("add", name, a)))  # type: ignore[misc]
-        for address in sorted(present - wanted):
-            changes.append(Change(f"remove {address} from {name}", lambda a=address: self._address("del", name, a)))  # type: ignore[misc]
+        changes += [
+            Change(
+                f"{command} {address} on {bridge.name}",
+                partial(self._address, command, bridge.name, address),
+            )
+            for command, addresses in (
+                ("add", bridge.addresses - present),
+                ("del", present - bridge.addresses),
+            )
+            for address in sorted(addresses)
+        ]
         return changes
 
     def _plan_tap(self, tap: Tap, link: _Link | None, bridge: _Link | None) -> list[Change]:
@@ -125,7 +123,9 @@ class Netlink:
             anew = f"create tap {tap.name} anew: it has another owner"
             return [Change(anew, lambda: self._recreate_tap(link, tap), tap.appliance, Effect.RESTART)]
         if bridge is None or link.master != bridge.index or not link.up or link.mtu != tap.mtu:
-            return [Change(f"attach tap {tap.name} to {tap.bridge}", lambda: self._attach(tap), tap.appliance)]
+            return [
+                Change(f"attach tap {tap.name} to {tap.bridge}", lambda: self._attach(tap), tap.appliance)
+            ]
         return []
 
     def _index(self, name: str) -> int:
@@ -137,24 +137,30 @@ class Netlink:
         found = (f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}" for message in messages)
         return {text for text in found if not ipaddress.ip_interface(text).is_link_local}
 
-    def _create_bridge(self, network: Network) -> None:
-        name = network.bridge
-        with _explained(f"creating bridge {name}"):
-            self._route.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
-            self._route.link("set", index=self._index(name), ifalias=f"{ALIAS}: network {network.name}")
-        self._set_up(name, mtu=network.mtu)
-        for subnet in network.subnets:
-            self._address("add", name, f"{network.gateway(subnet)}/{subnet.prefixlen}")
+    def _create_bridge(self, bridge: Bridge) -> None:
+        with _explained(f"creating bridge {bridge.name}"):
+            self._route.link("add", ifname=bridge.name, kind="bridge", br_stp_state=0, br_forward_delay=0)
+            self._route.link(
+                "set", index=self._index(bridge.name), ifalias=f"{ALIAS}: network {bridge.network}"
+            )
+        self._set_up(bridge)
+        for address in sorted(bridge.addresses):
+            self._address("add", bridge.name, address)
 
-    def _set_up(self, name: str, *, mtu: int) -> None:
-        # The bridge has no carrier until a guest runs, and its addresses must not wait for that as tentative ones.
-        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_dad").write_text("0", encoding="ascii")
-        with _explained(f"setting up {name}"):
-            self._route.link("set", index=self._index(name), mtu=mtu, state="up")
+    def _set_up(self, bridge: Bridge) -> None:
+        # The bridge has no carrier until a guest runs, and its addresses must not wait for that as tentative.
+        Path(f"/proc/sys/net/ipv6/conf/{bridge.name}/accept_dad").write_text("0", encoding="ascii")
+        with _explained(f"setting up {bridge.name}"):
+            index = self._index(bridge.name)
+            self._route.link("set", index=index, mtu=bridge.mtu, address=bridge.mac, state="up")
 
     def _address(self, command: str, name: str, address: str) -> None:
         text, _, length = address.partition("/")
-        extra = {"broadcast": str(ipaddress.ip_interface(address).network.broadcast_address)} if "." in text else {}
+        extra = (
+            {"broadcast": str(ipaddress.ip_interface(address).network.broadcast_address)}
+            if "." in text
+            else {}
+        )
         with _explained(f"{command} {address} on {name}"):
             self._route.addr(command, index=self._index(name), address=text, prefixlen=int(length), **extra)
 
@@ -197,6 +203,7 @@ def _read_link(message: Any) -> _Link:
         kind=(info.get_attr("IFLA_INFO_KIND") if info else "") or "",
         up=bool(message["flags"] & 1),
         mtu=message.get_attr("IFLA_MTU") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
         master=message.get_attr("IFLA_MASTER") or 0,
         ours=(message.get_attr("IFLA_IFALIAS") or "").startswith(f"{ALIAS}: "),
     )
@@ -212,7 +219,8 @@ def _check_ours(link: _Link, kind: str) -> None:
 
 
 def tap_owner(name: str) -> int:
-    """The uid that may attach to a tap, -1 for anybody; from sysfs, because netlink libraries may not know it."""
+    """The uid that may attach to a tap, -1 for anybody; from sysfs, because netlink libraries may not know
+    it."""
     return int(Path(f"/sys/class/net/{name}/owner").read_text(encoding="ascii"))
 
 
@@ -220,7 +228,9 @@ class LinkMonitor:
     """A socket that becomes readable when a link changed; for the event loop."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
         self._socket.bind((0, RTMGRP_LINK))
 
     def fileno(self) -> int:

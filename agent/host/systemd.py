@@ -41,7 +41,8 @@ _FIELDS = {
 def escape_path(text: str) -> str:
     """Escape a string as systemd does for one element of an object path (sd_bus_path_encode(3))."""
     escaped = "".join(
-        character if character.isascii() and character.isalnum() and (index or not character.isdigit())
+        character
+        if character.isascii() and character.isalnum() and (index or not character.isdigit())
         else "".join(f"_{byte:02x}" for byte in character.encode())
         for index, character in enumerate(text)
     )
@@ -58,7 +59,7 @@ class Systemd:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._handler: _StatusHandler = lambda appliance, status: None
+        self._handler: _StatusHandler = _ignore
         self._properties: dict[str, dict[str, Any]] = {}
         self._appliances: dict[str, str] = {}
         self._jobs: dict[str, asyncio.Future[str]] = {}
@@ -67,7 +68,9 @@ class Systemd:
         """Begin to receive signals; call it before reading any state, so that no change falls in between."""
         self._handler = handler
         source = f"sender='{DESTINATION}'"
-        changes = f"{source},interface='{PROPERTIES}',member='PropertiesChanged',path_namespace='{_UNIT_PATHS}'"
+        changes = (
+            f"{source},interface='{PROPERTIES}',member='PropertiesChanged',path_namespace='{_UNIT_PATHS}'"
+        )
         await self._bus.subscribe(changes, self._on_signal)
         await self._bus.subscribe(f"{source},interface='{MANAGER}',member='JobRemoved'", self._on_job)
         await self._manager("Subscribe")
@@ -92,7 +95,9 @@ class Systemd:
 
     async def enabled_appliances(self) -> set[str]:
         """Appliances that start at boot."""
-        [files] = await self._manager("ListUnitFilesByPatterns", ["enabled"], ["appliance@*.service"], signature="asas")
+        [files] = await self._manager(
+            "ListUnitFilesByPatterns", ["enabled"], ["appliance@*.service"], signature="asas"
+        )
         names = (appliance_of(path.rpartition("/")[2]) for path, _ in files)
         return {name for name in names if name}
 
@@ -116,7 +121,12 @@ class Systemd:
         self, method: str, *arguments: Any, signature: str = "", timeout_s: float = 25.0
     ) -> list[Any]:
         return await self._bus.call(
-            DESTINATION, MANAGER_PATH, f"{MANAGER}.{method}", *arguments, signature=signature, timeout_s=timeout_s
+            DESTINATION,
+            MANAGER_PATH,
+            f"{MANAGER}.{method}",
+            *arguments,
+            signature=signature,
+            timeout_s=timeout_s,
         )
 
     async def _job(self, method: str, appliance: str) -> None:
@@ -138,7 +148,9 @@ class Systemd:
     async def _read(self, path: str) -> UnitStatus:
         # An unloaded unit is loaded by the call, so there is always an answer.
         for interface in (UNIT, SERVICE):
-            [values] = await self._bus.call(DESTINATION, path, f"{PROPERTIES}.GetAll", interface, signature="s")
+            [values] = await self._bus.call(
+                DESTINATION, path, f"{PROPERTIES}.GetAll", interface, signature="s"
+            )
             self._merge(path, values)
         return self._status(path)
 
@@ -164,3 +176,7 @@ class Systemd:
             waiting = self._jobs.get(unit)
             if waiting and not waiting.done():
                 waiting.set_result(result)
+
+
+def _ignore(_appliance: str, _status: UnitStatus) -> None:
+    """Nobody has subscribed yet."""

@@ -22,5 +22,6 @@ def group_id(appliance: str) -> int:
 
 
 def create_user(appliance: str) -> None:
-    """Make user and group. They stay when the appliance goes: an uid must not come back as somebody else's."""
+    """Make user and group. They stay when the appliance goes: an uid must not come back as somebody
+    else's."""
     run(["systemd-sysusers", "--inline", f'u {user_of(appliance)} - "Appliance {appliance}" / -'])

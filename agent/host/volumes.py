@@ -1,7 +1,8 @@
 """Data volumes: one ext4 file system in a sparse file for each appliance. Blocking.
 
-The file belongs to root and the appliance's group, so that a guest's user can write it but not replace it. A new volume is
-made under a temporary name and renamed when it is whole; a crash leaves `.data.img.*.tmp`, removed at the next start.
+The file belongs to root and the appliance's group, so that a guest's user can write it but not replace it. A
+new volume is made under a temporary name and renamed when it is whole; a crash leaves `.data.img.*.tmp`,
+removed at the next start.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from agent.util.run import run
 
 MODE = 0o660
 # Reserved blocks and lazy initialization are for big disks with many writers.
-_FORMAT = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,discard", "-L", "data"]
+_FORMAT = [
+    "mkfs.ext4",
+    "-q",
+    "-F",
+    "-m",
+    "0",
+    "-E",
+    "lazy_itable_init=0,lazy_journal_init=0,discard",
+    "-L",
+    "data",
+]
 
 
 def volume_size(path: Path) -> int:

@@ -11,7 +11,8 @@ from agent.model.network import Attachment
 
 
 class Isolation(StrEnum):
-    """How UML keeps guest processes from guest memory: `strict` is ptrace, `fast` is seccomp (see docs/architecture.md)."""
+    """How UML keeps guest processes from guest memory: `strict` is ptrace, `fast` is seccomp (see
+    docs/architecture.md)."""
 
     STRICT = "strict"
     FAST = "fast"

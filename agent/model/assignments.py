@@ -10,7 +10,8 @@ from agent.model.network import Address
 
 @dataclass(frozen=True, slots=True)
 class Assignments:
-    """`addresses` by network and appliance, `cores` by appliance; kept in /var/lib/appliance/assignments.json."""
+    """`addresses` by network and appliance, `cores` by appliance; kept in
+    /var/lib/appliance/assignments.json."""
 
     addresses: Mapping[str, Mapping[str, tuple[Address, ...]]] = field(default_factory=dict)
     cores: Mapping[str, int] = field(default_factory=dict)

@@ -6,7 +6,8 @@
     ├── HostError               the host refused: a command, netlink, a full disk
     └── UnitError               systemd refused a unit or its job failed
 
-Exceptions neither log nor exit: the D-Bus faces and the command line turn them into answers, each in one place.
+Exceptions neither log nor exit: the D-Bus faces and the command line turn them into answers, each in one
+place.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class UnitError(ApplianceError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """One thing that is wrong in a configuration file; lines and columns count from 1, 0 means the whole file."""
+    """One thing that is wrong in a configuration file; lines and columns count from 1, 0 means the whole
+    file."""
 
     path: str
     line: int

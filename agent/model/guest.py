@@ -1,4 +1,5 @@
-"""How a guest ends: exit statuses of its kernel process, as docs/interface-1.md and agent/guest/finish.h have them."""
+"""How a guest ends: exit statuses of its kernel process, as docs/interface-1.md and agent/guest/finish.h
+have them."""
 
 GUEST_EXITS = {
     81: "the guest runtime could not read its boot plan",

@@ -26,10 +26,11 @@ class HealthState:
 
 @dataclass(frozen=True, slots=True)
 class UnitStatus:
-    """What systemd says of a unit: the properties of org.freedesktop.systemd1.Unit and .Service that health is read from.
+    """What systemd says of a unit: the properties of org.freedesktop.systemd1.Unit and .Service that health
+    is read from.
 
-    Source: org.freedesktop.systemd1(5). `main_status` is a signal number where `main_code` is CLD_KILLED (2) or
-    CLD_DUMPED (3), else an exit status; `active_since_us` is CLOCK_REALTIME.
+    Source: org.freedesktop.systemd1(5). `main_status` is a signal number where `main_code` is CLD_KILLED (2)
+    or CLD_DUMPED (3), else an exit status; `active_since_us` is CLOCK_REALTIME.
     """
 
     active_state: str = "inactive"

@@ -26,5 +26,6 @@ class HostFacts:
 
     @property
     def opens_files(self) -> bool:
-        """Whether systemd opens the tap device for the launcher, so that the unit can do without a view of it."""
+        """Whether systemd opens the tap device for the launcher, so that the unit can do without a view of
+        it."""
         return self.systemd_version >= OPEN_FILE_VERSION

@@ -26,7 +26,9 @@ class Digest:
     def parse(cls, text: str) -> Self | None:
         """Read `sha256:HEX` or `sha256-HEX`; None where it is neither."""
         scheme, digits = text[:7], text[7:]
-        valid = scheme in {"sha256:", "sha256-"} and len(digits) == 64 and set(digits) <= set("0123456789abcdef")
+        valid = (
+            scheme in {"sha256:", "sha256-"} and len(digits) == 64 and set(digits) <= set("0123456789abcdef")
+        )
         return cls(digits) if valid else None
 
     @classmethod
@@ -50,7 +52,8 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """What an administrator writes after `image:`: exactly one digest, or a name with or without a version."""
+    """What an administrator writes after `image:`: exactly one digest, or a name with or without a
+    version."""
 
     name: str = ""
     version: str = ""
@@ -106,7 +109,8 @@ class DataFormat:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What the image asks of the host. The administrator's file grants; this is the default where it is silent."""
+    """What the image asks of the host. The administrator's file grants; this is the default where it is
+    silent."""
 
     memory_bytes: int = 32 << 20
     ports: tuple[str, ...] = ()
@@ -145,7 +149,8 @@ class Image:
     manifest: Manifest
 
     def matches(self, reference: ImageReference) -> bool:
-        """Whether `reference` may mean this image. A version also means those it begins: `4.6` means `4.6.1-1`."""
+        """Whether `reference` may mean this image. A version also means those it begins: `4.6` means
+        `4.6.1-1`."""
         if reference.digest:
             return reference.digest == self.digest
         rest = self.manifest.version.removeprefix(reference.version)

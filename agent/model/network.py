@@ -56,3 +56,25 @@ class Port:
     mac: str
     network: Network
     addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A tap as it is to be on the host: only `owner_uid` may attach to it."""
+
+    name: str
+    bridge: str
+    owner_uid: int
+    mtu: int
+    appliance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A network's bridge as it is to be on the host. `addresses` are the host's own, with prefix length."""
+
+    name: str
+    network: str
+    mac: str
+    addresses: frozenset[str]
+    mtu: int

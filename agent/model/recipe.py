@@ -47,7 +47,8 @@ class RecipeLink:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe. Its manifest has no version yet: that is the first package's, known when packages are resolved."""
+    """A recipe. Its manifest has no version yet: that is the first package's, known when packages are
+    resolved."""
 
     path: str
     suite: str

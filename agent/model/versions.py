@@ -19,11 +19,10 @@ def _weight(character: str) -> int:
 
 
 def _part_key(part: str) -> VersionKey:
-    """Alternating text and numbers; 0 ends each text, so that an end sorts after `~` and before anything else."""
+    """Alternating text and numbers; 0 ends each text, so that an end sorts after `~` and before anything
+    else."""
     tokens = [token for token in _TOKEN.findall(part) if any(token)]
-    return tuple(
-        ((*map(_weight, text), 0), int(digits or "0")) for text, digits in (*tokens, ("", ""))
-    )
+    return tuple(((*map(_weight, text), 0), int(digits or "0")) for text, digits in (*tokens, ("", "")))
 
 
 def version_key(version: str) -> tuple[VersionKey, VersionKey]:

@@ -1,7 +1,7 @@
 """Writes cpio archives in the `newc` format, which the kernel unpacks into its initial file system.
 
-Source: Documentation/driver-api/early-userspace/buffer-format.rst. Archives follow each other in one initrd if each
-begins at a multiple of four bytes.
+Source: Documentation/driver-api/early-userspace/buffer-format.rst. Archives follow each other in one initrd
+if each begins at a multiple of four bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def _record(name: str, inode: int, mode: int, content: bytes) -> bytes:
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """Files by relative path, with the directories they need; owned by root, without times: equal input, equal bytes."""
+    """Files by relative path, with the directories they need; owned by root, without times: equal input,
+    equal bytes."""
     directories = sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."})
     records = []
     for inode, name in enumerate(directories, start=1):

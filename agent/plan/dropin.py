@@ -1,7 +1,8 @@
 """The generated part of an appliance's unit: only what differs from one appliance, or one host, to the next.
 
-units/appliance@.service is complete for systemd 253 and later but for OpenFile=, which older versions would warn about at
-every reload. For those the sandbox is loosened here, exactly as far as the launcher needs to open /dev/net/tun itself.
+units/appliance@.service is complete for systemd 253 and later but for OpenFile=, which older versions would
+warn about at every reload. For those the sandbox is loosened here, exactly as far as the launcher needs to
+open /dev/net/tun itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from agent.plan.unit import UnitFile
 
 NAME = "50-appliance.conf"
 
-# The kernel's text and data, one stub process per guest process, and page tables; 7 MiB were measured for one service.
+# The kernel's text and data, one stub process per guest process, and page tables; 7 MiB were measured for
+# one service.
 OVERHEAD_BYTES = 24 << 20
 # The host's share of a start: systemd, the launcher and the guest kernel, under load.
 START_MARGIN_S = 15.0
@@ -38,9 +40,10 @@ def render_drop_in(
     data_volume: str,
     host: HostFacts,
 ) -> str:
-    """Text of `appliance@NAME.service.d/50-appliance.conf`; an appliance without an image gets as much as can be said."""
+    """Text of `appliance@NAME.service.d/50-appliance.conf`; an appliance without an image gets as much as
+    can be said."""
     unit = UnitFile(
-        f"Written by appliance-agent from /etc/appliance/appliances/{appliance.name}.yaml; changes are lost.",
+        f"Written by appliance-agent from /etc/appliance/appliances/{appliance.name}.yaml; do not edit.",
         "Put your own settings into another file beside this one.",
     )
     if image:
@@ -52,7 +55,9 @@ def render_drop_in(
         service = image.manifest.service
         unit.add("Service", "TimeoutStartSec", format_span(service.ready_timeout_s + START_MARGIN_S))
         unit.add("Service", "TimeoutStopSec", format_span(service.stop_timeout_s + START_MARGIN_S))
-        unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE={image.manifest.name}:{image.manifest.version}")
+        unit.add(
+            "Service", "LogExtraFields", f"APPLIANCE_IMAGE={image.manifest.name}:{image.manifest.version}"
+        )
         unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE_DIGEST={image.digest}")
     if data_volume:
         unit.add("Service", "ReadWritePaths", data_volume)

@@ -1,4 +1,5 @@
-"""What the guest runtime is told: the `/appliance` directory of its initial file system (docs/interface-1.md)."""
+"""What the guest runtime is told: the `/appliance` directory of its initial file system
+(docs/interface-1.md)."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def signal_number(name: str) -> int:
 
 
 def guest_files(boot: str, configuration: Mapping[str, bytes], local_time: bytes) -> dict[str, bytes]:
-    """The files of the second archive by path; `configuration` holds the administrator's, by relative path."""
+    """The files of the second archive by path; `configuration` holds the administrator's, by relative
+    path."""
     files = {"appliance/boot": boot.encode()}
     files.update({f"appliance/config/{name}": content for name, content in configuration.items()})
     if local_time:

@@ -1,9 +1,10 @@
-"""The whole plan: everything the host is to have for a configuration. Pure; agent.core.reconcile brings it about."""
+"""The whole plan: everything the host is to have for a configuration. Pure; agent.core.reconcile brings it
+about."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.model.appliance import Appliance
@@ -11,13 +12,15 @@ from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
 from agent.model.host import HostFacts
 from agent.model.image import Image
-from agent.model.network import Network, Port
+from agent.model.network import Bridge, Port
 from agent.plan.cpio import archive
 from agent.plan.dropin import render_drop_in
 from agent.plan.guest import boot_text, guest_files
 from agent.plan.launch import kernel_arguments, render_launch_plan, render_refusal, runtime_directory
 from agent.plan.placement import place
-from agent.plan.ports import allocate, plan_ports
+from agent.plan.ports import allocate, plan_bridge, plan_ports
+
+DEFAULT_DATA_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,9 @@ class AppliancePlan:
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    """Networks by name and appliances by name, with the assignments that are to be remembered."""
+    """Bridges, and appliances by name, with the assignments that are to be remembered."""
 
-    networks: Mapping[str, Network]
+    bridges: Sequence[Bridge]
     appliances: Mapping[str, AppliancePlan]
     assignments: Assignments
 
@@ -66,7 +69,8 @@ def plan_host(
     previous: Assignments,
     runtime_digest: str,
 ) -> HostPlan:
-    """Plan everything. `runtime_digest` identifies the guest runtime, so that a new one makes a new initrd."""
+    """Plan everything. `runtime_digest` identifies the guest runtime, so that a new one makes a new
+    initrd."""
     leases = allocate(configuration, previous)
     ports = plan_ports(configuration, leases, machine_id=host.machine_id)
     cores = place(configuration.appliances, previous.cores, configuration.agent.cores or host.cores)
@@ -76,7 +80,10 @@ def plan_host(
         )
         for name, appliance in configuration.appliances.items()
     }
-    return HostPlan(configuration.networks, plans, Assignments(addresses=leases, cores=cores))
+    bridges = [
+        plan_bridge(network, machine_id=host.machine_id) for network in configuration.networks.values()
+    ]
+    return HostPlan(bridges, plans, Assignments(addresses=leases, cores=cores))
 
 
 def _plan_appliance(
@@ -88,57 +95,70 @@ def _plan_appliance(
     host: HostFacts,
     runtime_digest: str,
 ) -> AppliancePlan:
-    image = inputs.image
-    memory_bytes = appliance.memory_bytes or (image.manifest.requests.memory_bytes if image else 0)
-    has_data = image is not None and image.manifest.data is not None
-    data_volume = inputs.data_volume if has_data else ""
-    guest_archive = b""
-    initrd = ""
-    if image and not inputs.refusal:
-        boot = boot_text(appliance, image.manifest, ports, host.nameservers)
-        guest_archive = archive(guest_files(boot, inputs.configuration, inputs.local_time))
-        initrd = _initrd_path(appliance.name, runtime_digest, guest_archive)
-        launch = render_launch_plan(
-            appliance,
-            image,
-            ports,
-            kernel_arguments(
-                appliance,
-                image,
-                ports,
-                memory_bytes=memory_bytes,
-                initrd=initrd,
-                data_volume=data_volume,
-                loops_per_jiffy=host.loops_per_jiffy,
-            ),
-        )
-    else:
-        launch = render_refusal(inputs.refusal or "There is no image for it.")
+    manifest = inputs.image.manifest if inputs.image else None
+    data_volume = inputs.data_volume if manifest and manifest.data else ""
+    memory_bytes = appliance.memory_bytes or (manifest.requests.memory_bytes if manifest else 0)
+    guest = _plan_guest(
+        appliance,
+        inputs,
+        ports,
+        memory_bytes=memory_bytes,
+        data_volume=data_volume,
+        host=host,
+        runtime_digest=runtime_digest,
+    )
     return AppliancePlan(
         appliance=appliance,
-        image=image,
+        image=inputs.image,
         ports=ports,
         core=core,
-        data_bytes=appliance.data_bytes or (DEFAULT_DATA_BYTES if has_data else 0),
+        data_bytes=(appliance.data_bytes or DEFAULT_DATA_BYTES) if data_volume else 0,
         drop_in=render_drop_in(
             appliance,
-            image,
+            inputs.image,
             ports,
             core=core,
             memory_bytes=memory_bytes,
             data_volume=data_volume,
             host=host,
         ),
-        launch=launch,
-        initrd=initrd,
-        guest_archive=guest_archive,
+        launch=guest.launch,
+        initrd=guest.initrd,
+        guest_archive=guest.archive,
     )
 
 
-DEFAULT_DATA_BYTES = 256 << 20
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    launch: str
+    initrd: str = ""
+    archive: bytes = b""
 
 
-def _initrd_path(name: str, runtime_digest: str, guest_archive: bytes) -> str:
-    """Named by its content: the launch plan that names it is switched by one rename, and both belong together."""
-    digest = hashlib.sha256(runtime_digest.encode() + guest_archive).hexdigest()[:16]
-    return f"{runtime_directory(name)}/initrd-{digest}"
+def _plan_guest(
+    appliance: Appliance,
+    inputs: GuestInputs,
+    ports: tuple[Port, ...],
+    *,
+    memory_bytes: int,
+    data_volume: str,
+    host: HostFacts,
+    runtime_digest: str,
+) -> _Guest:
+    if inputs.refusal or not inputs.image:
+        return _Guest(render_refusal(inputs.refusal or "there is no image for it"))
+    boot = boot_text(appliance, inputs.image.manifest, ports, host.nameservers)
+    content = archive(guest_files(boot, inputs.configuration, inputs.local_time))
+    # Named by its content, for the launch plan that names it is switched by one rename.
+    digest = hashlib.sha256(runtime_digest.encode() + content).hexdigest()[:16]
+    initrd = f"{runtime_directory(appliance.name)}/initrd-{digest}"
+    arguments = kernel_arguments(
+        appliance,
+        inputs.image,
+        ports,
+        memory_bytes=memory_bytes,
+        initrd=initrd,
+        data_volume=data_volume,
+        loops_per_jiffy=host.loops_per_jiffy,
+    )
+    return _Guest(render_launch_plan(appliance, inputs.image, ports, arguments), initrd, content)

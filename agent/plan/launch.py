@@ -61,11 +61,15 @@ def kernel_arguments(
         f"seccomp={'on' if appliance.isolation is Isolation.FAST else 'off'}",
     ]
     # vec=0: with recvmmsg on a tun descriptor nothing arrives.
-    arguments += [f"vec{port.index}:transport=fd,fd={{tap{port.index}}},vec=0,mac={port.mac}" for port in ports]
+    arguments += [
+        f"vec{port.index}:transport=fd,fd={{tap{port.index}}},vec=0,mac={port.mac}" for port in ports
+    ]
     return arguments
 
 
-def render_launch_plan(appliance: Appliance, image: Image, ports: tuple[Port, ...], arguments: list[str]) -> str:
+def render_launch_plan(
+    appliance: Appliance, image: Image, ports: tuple[Port, ...], arguments: list[str]
+) -> str:
     """The plan of an appliance that can start."""
     lines = [f"image {image.digest.hex} {image.path}"]
     lines += [f"tap {port.tap}" for port in ports]

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 
 def place(appliances: Collection[str], previous: Mapping[str, int], cores: Sequence[int]) -> dict[str, int]:
-    """A core for every appliance: the one it had, else the one with the fewest guests, lowest number first."""
+    """A core for every appliance: the one it had, else the one with the fewest guests, lowest number
+    first."""
     placed = {name: previous[name] for name in appliances if previous.get(name) in cores}
     load = Counter(placed.values())
     for name in sorted(set(appliances) - set(placed)):

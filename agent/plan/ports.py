@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, Problem
-from agent.model.network import Address, Network, Port, Subnet
+from agent.model.network import Address, Bridge, Network, Port, Subnet
 
 IFNAMSIZ = 15
 """Longest interface name, without the final NUL (linux/if.h)."""
@@ -17,7 +17,8 @@ _Leases = dict[str, dict[str, tuple[Address, ...]]]
 
 
 def tap_name(appliance: str, index: int) -> str:
-    """`ap-dns` for the first attachment, `ap-dns.1` for the next; long names are cut and told apart by a hash."""
+    """`ap-dns` for the first attachment, `ap-dns.1` for the next; long names are cut and told apart by a
+    hash."""
     suffix = f".{index}" if index else ""
     name = f"ap-{appliance}{suffix}"
     if len(name) <= IFNAMSIZ:
@@ -33,6 +34,17 @@ def mac_address(machine_id: str, appliance: str, network: str) -> str:
     """
     digest = hashlib.sha256(f"{machine_id}/{network}/{appliance}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+
+
+def plan_bridge(network: Network, *, machine_id: str) -> Bridge:
+    """The bridge of a network. Its MAC is fixed for the same reason as the guests' are."""
+    return Bridge(
+        name=network.bridge,
+        network=network.name,
+        mac=mac_address(machine_id, "", network.name),
+        addresses=frozenset(f"{network.gateway(subnet)}/{subnet.prefixlen}" for subnet in network.subnets),
+        mtu=network.mtu,
+    )
 
 
 def _free_addresses(subnet: Subnet, taken: set[Address]) -> Iterator[Address]:
@@ -53,7 +65,9 @@ def _lease(
         held = next((address for address in kept if address in subnet and address not in taken), None)
         address = fixed or held or next(_free_addresses(subnet, taken), None)
         if address is None:
-            raise ApplianceError(f"Network “{network.name}” has no free address in {subnet}.", problem=Problem.NO_SPACE)
+            raise ApplianceError(
+                f"Network “{network.name}” has no free address in {subnet}.", problem=Problem.NO_SPACE
+            )
         taken.add(address)
         addresses.append(address)
     return tuple(addresses)
@@ -62,7 +76,8 @@ def _lease(
 def allocate(configuration: Configuration, previous: Assignments) -> _Leases:
     """Addresses of every attachment by network and appliance.
 
-    Those once given are kept while the appliance exists and they still fit; fixed addresses go before all others.
+    Those once given are kept while the appliance exists and they still fit; fixed addresses go before all
+    others.
     """
     leases: _Leases = {name: {} for name in configuration.networks}
     for name, network in configuration.networks.items():

@@ -1,4 +1,5 @@
-"""An ordered model of systemd unit files, so that no value can become a second line, a section or a specifier.
+"""An ordered model of systemd unit files, so that no value can become a second line, a section or a
+specifier.
 
 The syntax is that of systemd.syntax(7).
 """

@@ -1,7 +1,7 @@
 """Files that are there whole or not at all.
 
-A crash at any point leaves the old content, the new content, or the old content and a stray `.NAME.XXXXXXXX.tmp`
-beside it, which the next `remove_strays()` of the directory's owner takes away.
+A crash at any point leaves the old content, the new content, or the old content and a stray
+`.NAME.XXXXXXXX.tmp` beside it, which the next `remove_strays()` of the directory's owner takes away.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def explain_full_disk(what: str) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes | str, *, mode: int = 0o644, group: int = -1) -> None:
-    """Replace `path` durably: write aside, fsync, rename, fsync the directory. `group` is a gid, -1 leaves it."""
+    """Replace `path` durably: write aside, fsync, rename, fsync the directory. `group` is a gid, -1 leaves
+    it."""
     data = content.encode() if isinstance(content, str) else content
     with explain_full_disk(f"writing {path}"):
         fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
@@ -103,7 +104,7 @@ def ensure_absent(path: Path) -> bool:
 
 def remove_strays(directory: Path) -> int:
     """Remove what interrupted writes left in `directory`; how many there were."""
-    strays = [entry for entry in directory.glob(f".*{_SUFFIX}")]
+    strays = list(directory.glob(f".*{_SUFFIX}"))
     for stray in strays:
         ensure_absent(stray)
     return len(strays)

@@ -1,4 +1,5 @@
-"""Native journal entries: structured fields, and MESSAGE_IDs that conf/catalog/appliance.catalog explains."""
+"""Native journal entries: structured fields, and MESSAGE_IDs that conf/catalog/appliance.catalog
+explains."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ _NOTICE = 5
 
 
 def log_event(event: Event, message: str, *, appliance: str = "", **fields: str) -> None:
-    """Write one event. With `appliance` it stands in the log of that appliance's unit as well (journalctl -u)."""
+    """Write one event. With `appliance` it stands in the log of that appliance's unit as well (journalctl
+    -u)."""
     entry = {f"APPLIANCE_{name.upper()}": value for name, value in fields.items() if value}
     if appliance:
         entry |= {"APPLIANCE": appliance, "OBJECT_SYSTEMD_UNIT": unit_of(appliance)}

@@ -50,7 +50,9 @@ class TextProgress(Progress):
             return
         started_s = time.monotonic()
         done = threading.Event()
-        ticker = threading.Thread(target=self._tick, args=(label, started_s, done), name="progress", daemon=True)
+        ticker = threading.Thread(
+            target=self._tick, args=(label, started_s, done), name="progress", daemon=True
+        )
         ticker.start()
         try:
             yield

@@ -49,7 +49,12 @@ def run(
     """
     try:
         done = subprocess.run(
-            argv, input=stdin, capture_output=True, timeout=timeout_s, env=_environment(environment), check=False
+            argv,
+            input=stdin,
+            capture_output=True,
+            timeout=timeout_s,
+            env=_environment(environment),
+            check=False,
         )
     except FileNotFoundError as error:
         raise _missing(argv) from error
@@ -67,7 +72,7 @@ def run_bounded(argv: Sequence[str], *, stdin: int, limit_bytes: int, timeout_s:
     """
     with tempfile.TemporaryFile() as stderr:
         try:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=_environment(None)
             )
         except FileNotFoundError as error:

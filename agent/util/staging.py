@@ -2,8 +2,9 @@
 
     parent/.NAME.XXXXXXXX.staging/      locked (flock) by the process that fills it; removed when that one is done
 
-A killed process leaves its directory, but not the lock on it: whoever stages in the same parent next takes it away.
-Nobody looks for strays between another's mkdir and flock, because both happen under a lock on the parent itself.
+A killed process leaves its directory, but not the lock on it: whoever stages in the same parent next takes
+it away. Nobody looks for strays between another's mkdir and flock, because both happen under a lock on the
+parent itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _SUFFIX = ".staging"
 
 @contextlib.contextmanager
 def staging_directory(parent: Path, name: str) -> Iterator[Path]:
-    """A new directory (mode 0755) in `parent`, gone again after the block with all that was not renamed out of it."""
+    """A new directory (mode 0755) in `parent`, gone again after the block with all that was not renamed out
+    of it."""
     with _locked(parent):
         _remove_strays(parent)
         directory = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_SUFFIX, dir=parent))

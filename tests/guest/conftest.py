@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import pytest
-from uml import Guest, Machine, Plan
+
+from tests.guest.uml import Boot, Guest, Machine, Options, Plan, make_image
 
 HERE = Path(__file__).parent
 RUNTIME_SOURCE = HERE.parents[1] / "agent/guest"
 DEFAULT_KERNEL = "/usr/lib/appliance/linux"
-
-STATE_OWNER = (123, 456)
-
-Boot = Callable[..., Guest]
-
-
-def _compile(source: Path, output: Path, *options: str) -> Path:
-    subprocess.run(["musl-gcc", "-static", "-s", "-Os", *options, "-o", output, source], check=True)
-    return output
 
 
 @pytest.fixture(scope="session")
@@ -49,39 +41,28 @@ def image_tree(build_directory: Path) -> Path:
     (tree / "etc/resolv.conf").write_text("nameserver 192.0.2.1\n")
     (tree / "etc/localtime").write_bytes(b"of the image")
     (tree / "etc/hosts").symlink_to("/run/appliance/hosts")
-    _compile(HERE / "prober.c", tree / "usr/bin/prober")
+    program = tree / "usr/bin/prober"
+    subprocess.run(["musl-gcc", "-static", "-s", "-Os", "-o", program, HERE / "prober.c"], check=True)
     return tree
 
 
 @pytest.fixture(scope="session")
 def machine(kernel: Path, build_directory: Path, image_tree: Path) -> Machine:
     """Runtime and image, built once."""
-    runtime, tools, image = (build_directory / name for name in ("runtime.cpio", "tools.squashfs", "image.squashfs"))
+    runtime, tools = build_directory / "runtime.cpio", build_directory / "tools.squashfs"
     subprocess.run([RUNTIME_SOURCE / "build", "--output", runtime, "--tools", tools], check=True)
-    make_image(image_tree, image)
+    image = make_image(image_tree, build_directory / "image.squashfs")
     return Machine(kernel=kernel, runtime=runtime, tools=tools, image=image)
-
-
-def make_image(tree: Path, image: Path, *options: str) -> Path:
-    """A squashfs owned by root, but for the directories of the service."""
-    uid, gid = STATE_OWNER
-    owners = [f"{path} m 0750 {uid} {gid}" for path in ("var/lib/state", "run/service", "data")]
-    pseudo = [word for owner in owners for word in ("-p", owner)]
-    command = ["mksquashfs", tree, image, "-quiet", "-no-progress", "-noappend", "-all-root", *pseudo, *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return image
 
 
 @pytest.fixture
 def boot(machine: Machine) -> Iterator[Boot]:
-    """A function that starts a guest from a Plan or from the text of one; every guest ends with the test."""
+    """A function that starts a guest; every guest ends with the test."""
     guests: list[Guest] = []
 
-    def start(plan: Plan | str = Plan(), **options: Any) -> Guest:  # noqa: B008
-        text = plan if isinstance(plan, str) else plan.text()
-        guest = machine.start(text, **{"config": {}, **options})
-        guests.append(guest)
-        return guest
+    def start(plan: Plan | str = Plan(), **options: Unpack[Options]) -> Guest:  # noqa: B008
+        guests.append(machine.start(plan, **options))
+        return guests[-1]
 
     yield start
     for guest in guests:

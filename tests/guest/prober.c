@@ -4,6 +4,7 @@
  *
  *     prober udp PORT             bind the port on [::] and wait
  *     prober send SOCKET TEXT…    send each text (with \n and \xNN understood) as one datagram to a local socket
+ *     prober as UID COMMAND…      run a command as an unprivileged user
  *     prober random               whether getrandom(2) answers at once
  */
 #include <arpa/inet.h>
@@ -68,6 +69,12 @@ int main(int argc, char **argv)
 		for (int i = 3; i < argc; i++)
 			failed |= send_datagram(fd, argv[2], argv[i]);
 		return failed;
+	}
+	if (argc >= 4 && strcmp(argv[1], "as") == 0) {
+		if (setuid((uid_t)atoi(argv[2])) == 0)
+			execv(argv[3], argv + 3);
+		perror(argv[3]);
+		return 1;
 	}
 	if (argc == 2 && strcmp(argv[1], "random") == 0) {
 		char bytes[16];

@@ -4,7 +4,7 @@
  * standard input.
  */
 #include "plan.h"
-#include "syslog.h"
+#include "rfc3164.h"
 
 #include <stdio.h>
 #include <stdlib.h>

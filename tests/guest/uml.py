@@ -1,6 +1,7 @@
-"""One User-Mode Linux guest as a test sees it: its boot plan goes in, console, notifications and exit status come out.
+"""One User-Mode Linux guest as a test sees it: a boot plan goes in, output and exit status come out.
 
-No systemd and no root: the notify line is a datagram socket of the test's, the console a pipe, the network a socket pair.
+No systemd and no root: the notify line is a datagram socket of the test's, the console a pipe, the network a
+socket pair.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ import socket
 import struct
 import subprocess
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypedDict, Unpack
 
 from agent.plan.cpio import archive
 
 SHELL = "/run/appliance/bin/sh"
 FOREVER = "exec sleep 1000"
 TIMEOUT_S = 20.0
+STATE_OWNER = (123, 456)
+"""Owner and group of the service's directories in the test image."""
 
 _MCONSOLE_REQUEST = struct.Struct("=III512s")
 _MCONSOLE_MAGIC, _MCONSOLE_VERSION = 0xCAFEBABE, 2
@@ -31,7 +36,7 @@ _MCONSOLE_MAGIC, _MCONSOLE_VERSION = 0xCAFEBABE, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A boot plan in parts. Commands given as text are run by the runtime's busybox shell."""
+    """A boot plan in parts. A command given as text is a script for the runtime's busybox shell."""
 
     exec: str | Sequence[str] = FOREVER
     prepare: str | Sequence[str] = ()
@@ -41,18 +46,29 @@ class Plan:
     more: Sequence[str] = ()
     """Further lines as they stand in the plan."""
 
-    def text(self) -> str:
-        """The contents of /appliance/boot."""
-        commands = {
+    @property
+    def _commands(self) -> dict[str, str | Sequence[str]]:
+        return {
             "prepare": self.prepare,
             "check": self.check,
             "exec": self.exec,
             "health": self.health,
             "ready-exec": self.ready_exec,
         }
+
+    @property
+    def scripts(self) -> dict[str, bytes]:
+        """The commands given as text, as configuration files of the guest."""
+        scripts = {key: command for key, command in self._commands.items() if isinstance(command, str)}
+        return {f".scripts/{key}": textwrap.dedent(script).encode() for key, script in scripts.items()}
+
+    @property
+    def text(self) -> str:
+        """The contents of /appliance/boot."""
         lines = ["interface=1", "hostname=guest"]
-        for key, command in commands.items():
-            argv = [SHELL, "-c", command] if isinstance(command, str) else command
+        for key, command in self._commands.items():
+            script = f"/run/appliance/config/.scripts/{key}"
+            argv = [SHELL, script] if isinstance(command, str) else command
             lines += [f"{key}={argument}" for argument in argv]
         return "".join(f"{line}\n" for line in [*lines, *self.more])
 
@@ -70,8 +86,8 @@ class Guest:
 
     def pump(self, timeout_s: float) -> bool:
         """Take in what the guest wrote; False once its console is at the end."""
-        ready, _, _ = select.select([self.console, self.notify], [], [], timeout_s)
-        if self.notify in ready:
+        ready, _, _ = select.select([self.console, self.notify.fileno()], [], [], timeout_s)
+        if self.notify.fileno() in ready:
             self.datagrams.append(self.notify.recv(65536).decode())
         if self.console in ready:
             chunk = os.read(self.console, 65536)
@@ -79,9 +95,9 @@ class Guest:
             return bool(chunk)
         return True
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
-        """Pump until `condition` holds; fails the test with everything seen so far if that takes too long."""
-        deadline = time.monotonic() + timeout_s
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Pump until `condition` holds; if that takes too long the test fails with everything seen so far."""
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0 or not self.pump(left):
@@ -172,6 +188,18 @@ class Guest:
         shutil.rmtree(self.directory)
 
 
+class Options(TypedDict, total=False):
+    """What a guest may have besides its boot plan."""
+
+    config: Mapping[str, bytes]
+    localtime: bytes
+    image: Path
+    data: Path
+    devices: Sequence[socket.socket]
+    """These become vec0, vec1 …; they stay the caller's."""
+    arguments: Sequence[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """What guests are started from."""
@@ -182,59 +210,70 @@ class Machine:
     image: Path
     memory: str = "48M"
 
-    def start(
-        self,
-        boot: str,
-        *,
-        config: Mapping[str, bytes],
-        localtime: bytes = b"",
-        image: Path | None = None,
-        data: Path | None = None,
-        devices: Sequence[socket.socket] = (),
-        cpu: int | None = None,
-        arguments: Sequence[str] = (),
-    ) -> Guest:
-        """Start a guest; `devices` become vec0, vec1 … and stay the caller's."""
+    def start(self, plan: Plan | str, **options: Unpack[Options]) -> Guest:
+        """Start a guest from a Plan, or from the text of a boot plan."""
         # Short, since a socket below it has at most 108 bytes of path.
         directory = Path(tempfile.mkdtemp(prefix="guest-"))
-        files = {"appliance/boot": boot.encode(), **{f"appliance/config/{name}": text for name, text in config.items()}}
-        if localtime:
-            files["appliance/localtime"] = localtime
         initrd = directory / "initrd"
-        initrd.write_bytes(self.runtime.read_bytes() + archive(files))
+        initrd.write_bytes(self.runtime.read_bytes() + archive(_second_archive(plan, options)))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         reader, writer = os.pipe()
-        command = [
-            *(["taskset", "--cpu-list", str(cpu)] if cpu is not None else []),
-            str(self.kernel),
-            f"mem={self.memory}",
-            "rdinit=/init",
-            f"initrd={initrd}",
-            f"ubd0r={image or self.image}",
-            *([f"ubd1={data}"] if data else []),
-            f"ubd2r={self.tools}",
-            "quiet",
-            "con=null",
-            "con0=null,fd:1",
-            "ssl=null",
-            f"ssl0=fd:{theirs.fileno()}",
-            f"uml_dir={directory}/uml/",
-            "umid=guest",
-            "seccomp=off",
-            *(
-                f"vec{index}:transport=fd,fd={device.fileno()},vec=0,mac=02:00:00:00:00:{index + 1:02x}"
-                for index, device in enumerate(devices)
-            ),
-            *arguments,
-        ]
         process = subprocess.Popen(
-            command,
+            [self.kernel, *self._arguments(directory, notify=theirs, options=options)],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(), *(device.fileno() for device in devices)),
+            pass_fds=(theirs.fileno(), *(device.fileno() for device in options.get("devices", ()))),
             start_new_session=True,
         )
         os.close(writer)
         theirs.close()
         return Guest(process=process, directory=directory, console=reader, notify=ours)
+
+    def _arguments(self, directory: Path, *, notify: socket.socket, options: Options) -> list[str]:
+        return [
+            f"mem={self.memory}",
+            "rdinit=/init",
+            f"initrd={directory}/initrd",
+            f"ubd0r={options.get('image', self.image)}",
+            *([f"ubd1={options['data']}"] if "data" in options else []),
+            f"ubd2r={self.tools}",
+            "quiet",
+            "con=null",
+            "con0=null,fd:1",
+            "ssl=null",
+            f"ssl0=fd:{notify.fileno()}",
+            f"uml_dir={directory}/uml/",
+            "umid=guest",
+            "seccomp=off",
+            *(
+                f"vec{index}:transport=fd,fd={device.fileno()},vec=0,mac=02:00:00:00:00:{index + 1:02x}"
+                for index, device in enumerate(options.get("devices", ()))
+            ),
+            *options.get("arguments", ()),
+        ]
+
+
+def _second_archive(plan: Plan | str, options: Options) -> dict[str, bytes]:
+    config = {**options.get("config", {}), **(plan.scripts if isinstance(plan, Plan) else {})}
+    files = {f"appliance/config/{name}": content for name, content in config.items()}
+    files["appliance/boot"] = (plan.text if isinstance(plan, Plan) else plan).encode()
+    if "localtime" in options:
+        files["appliance/localtime"] = options["localtime"]
+    return files
+
+
+class Boot(Protocol):
+    """The fixture `boot`: Machine.start() for guests that end with their test."""
+
+    def __call__(self, plan: Plan | str = ..., **options: Unpack[Options]) -> Guest: ...
+
+
+def make_image(tree: Path, image: Path) -> Path:
+    """A squashfs of `tree` in which the directories of the service have an owner of their own."""
+    uid, gid = STATE_OWNER
+    command = ["mksquashfs", str(tree), str(image), "-quiet", "-no-progress", "-noappend"]
+    for path in ("var/lib/state", "run/service", "data"):
+        command += ["-p", f"{path} m 0750 {uid} {gid}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return image

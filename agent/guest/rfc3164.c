@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "syslog.h"
+#include "rfc3164.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -3,8 +3,8 @@
  * From a datagram sent to /dev/log (RFC 3164 as syslog(3) writes it) to console lines that journald
  * understands: "<N>tag[pid]: message\n". Pure, so that it can be tested on the build host.
  */
-#ifndef APPLIANCE_SYSLOG_H
-#define APPLIANCE_SYSLOG_H
+#ifndef APPLIANCE_RFC3164_H
+#define APPLIANCE_RFC3164_H
 
 #include <stddef.h>
 

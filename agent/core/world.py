@@ -1,0 +1,121 @@
+"""What the core needs of the outside world, as protocols: agent.host fulfils them, tests bring fakes.
+
+`Links`, `Files` and `Images` block, and are called from one thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from agent.config.tree import ConfigurationFiles
+from agent.model.assignments import Assignments
+from agent.model.change import Change
+from agent.model.health import UnitStatus
+from agent.model.image import Digest, Image, ImageReference
+from agent.model.network import Bridge, Tap
+from agent.plan.host import AppliancePlan
+
+
+class Units(Protocol):
+    """Units of appliances under PID 1: agent.host.systemd.Systemd."""
+
+    async def subscribe(self, handler: Callable[[str, UnitStatus], None]) -> None:
+        """Call `handler` with every change of a watched appliance."""
+
+    async def watch(self, appliance: str) -> UnitStatus:
+        """Watch one more; its status as it is."""
+
+    def unwatch(self, appliance: str) -> None:
+        """Watch one less."""
+
+    async def loaded_appliances(self) -> dict[str, str]:
+        """ActiveState by appliance, of all units that systemd knows."""
+
+    async def reload(self) -> None:
+        """daemon-reload."""
+
+    async def restart(self, appliance: str) -> None:
+        """Restart if it runs; UnitError where that fails."""
+
+    async def start(self, appliance: str) -> None:
+        """Start; UnitError where that fails."""
+
+    async def stop(self, appliance: str) -> None:
+        """Stop; UnitError where that fails."""
+
+
+class Links(Protocol):
+    """Bridges and taps: agent.host.netlink.Netlink."""
+
+    def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
+        """What it takes to have exactly these."""
+
+
+class Images(Protocol):
+    """The image store: agent.host.store.ImageStore."""
+
+    def get(self, digest: Digest) -> Image:
+        """One image; ImageError where it is not there."""
+
+    def resolve(self, reference: ImageReference) -> Image:
+        """The newest image that `reference` may mean; ImageError where there is none."""
+
+
+class Files(Protocol):
+    """The configuration, generated files and data volumes: agent.host.appliances.ApplianceFiles."""
+
+    @property
+    def runtime_digest(self) -> str:
+        """Identifies the guest runtime that heads every initrd."""
+
+    def read_configuration(self) -> ConfigurationFiles:
+        """The administrator's files; ConfigurationError where one cannot be read."""
+
+    def read_appliance_files(self, appliance: str) -> Mapping[str, bytes]:
+        """Files to hand to a guest, by relative path; ConfigurationError where one cannot be read."""
+
+    def read_time_zone(self, name: str) -> bytes | None:
+        """A TZif file; None where there is no such zone."""
+
+    def read_assignments(self) -> Assignments:
+        """What was kept."""
+
+    def keep_assignments(self, assignments: Assignments) -> bool:
+        """Keep them; whether they are new."""
+
+    def why_unfit(self, kernel: str) -> str:
+        """What keeps a kernel binary from running guests; ''."""
+
+    def user_id(self, appliance: str) -> int | None:
+        """The uid of an appliance's user; None where there is none yet."""
+
+    def data_volume(self, appliance: str) -> str:
+        """Path of an appliance's data volume."""
+
+    def current_image(self, appliance: str) -> Digest | None:
+        """The image an appliance was last given."""
+
+    def known(self) -> set[str]:
+        """Appliances with generated files."""
+
+    def planned_at_us(self, appliance: str) -> int:
+        """When the files that a start reads were last written (CLOCK_REALTIME, microseconds); 0 if never."""
+
+    def plan_users(self, appliances: Collection[str]) -> list[Change]:
+        """Users that are missing."""
+
+    def plan(self, plan: AppliancePlan) -> list[Change]:
+        """What it takes to give an appliance its files."""
+
+    def plan_removal(self, appliance: str) -> list[Change]:
+        """What it takes to make systemd forget an appliance."""
+
+    def needs_growth(self, plan: AppliancePlan) -> bool:
+        """Whether its data volume is too small."""
+
+    def would_shrink(self, plan: AppliancePlan) -> bool:
+        """Whether its data volume is larger than it is to be."""
+
+    def grow(self, plan: AppliancePlan) -> None:
+        """Grow its data volume, which no guest uses."""

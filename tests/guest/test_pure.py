@@ -1,0 +1,158 @@
+"""The runtime's parsers on this host, built with the address and undefined-behaviour sanitizers."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCE = HERE.parents[1] / "agent/guest"
+
+BASE = "interface=1\nhostname=dns\nexec=/bin/service\n"
+
+Run = Callable[[str, bytes], "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(scope="session")
+def pure(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    program = tmp_path_factory.mktemp("pure") / "pure"
+    subprocess.run(
+        [
+            "gcc", "-std=c17", "-D_GNU_SOURCE", "-g", "-Wall", "-Wextra", "-Werror",
+            "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{SOURCE}", "-o", program,
+            HERE / "pure.c", SOURCE / "plan.c", SOURCE / "rfc3164.c",
+        ],
+        check=True,
+    )  # fmt: skip
+
+    def run(mode: str, text: bytes) -> subprocess.CompletedProcess[bytes]:
+        result = subprocess.run([program, mode], input=text, capture_output=True, check=False)
+        assert result.stderr == b"", result.stderr.decode(errors="replace")
+        return result
+
+    return run
+
+
+FULL = BASE + (
+    "address=vec0 10.88.0.53/24\naddress=vec0 fd12::35/64\ngateway=10.88.0.1\ngateway=fd12::1\nmtu=vec0 1500\n"
+    "nameserver=10.88.0.1\nnameserver=fd12::1\nsearch=example.test\nhost=10.88.0.53 dns\ntmpfs=/var/lib/nsd\ndata=/data\n"
+    "prepare=/usr/lib/appliance/prepare\nprepare=\ncheck=/bin/check\nexec=-d\nhealth=/bin/health\n"
+    "environment=TZ=\nready=udp 53\nready=tcp 65535\nready=exec\nready=notify\nready-exec=/bin/ready\n"
+    "ready-timeout-ms=30000\nstop-signal=15\nstop-timeout-ms=0\nhealth-interval-ms=2000\nhealth-timeout-ms=2000\n"
+)
+
+
+@pytest.mark.parametrize("plan", [BASE, FULL, FULL.rstrip("\n"), BASE + "\n\n"])
+def test_valid_plans(pure: Run, plan: str) -> None:
+    assert pure("plan", plan.encode()).stdout == b"valid\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("colour", "'colour' is not KEY=VALUE"),
+        ("colour=blue", "unknown key 'colour'"),
+        ("interface=1", "unknown key 'interface'"),
+        ("hostname=again", "the key 'hostname' stands there twice"),
+        ("address=vec0 10.88.0.53", "address: 'vec0 10.88.0.53' is not DEVICE ADDRESS/PREFIX"),
+        ("address=vec0 10.88.0/24", "address: '10.88.0' is neither an IPv4 nor an IPv6 address"),
+        ("address=vec0 10.88.0.53/33", "address: '33' is not a prefix length for 10.88.0.53"),
+        ("address=vec0 fd12::35/129", "address: '129' is not a prefix length for fd12::35"),
+        ("address=../../x 10.88.0.53/24", "address: '../../x 10.88.0.53/24' is not DEVICE ADDRESS/PREFIX"),
+        ("address=interface-too-long 10.0.0.1/8", "address: 'interface-too-long 10.0.0.1/8' is not DEVICE ADDRESS/PREFIX"),
+        ("gateway=host", "gateway: 'host' is neither an IPv4 nor an IPv6 address"),
+        ("nameserver=10.88.0.1 x", "nameserver: '10.88.0.1 x' is neither an IPv4 nor an IPv6 address"),
+        ("mtu=vec0 20", "mtu: 'vec0 20' is not DEVICE BYTES with 576 to 65535 bytes"),
+        ("tmpfs=var", "tmpfs: 'var' is not an absolute path"),
+        ("data=data", "data: 'data' is not an absolute path"),
+        ("prepare=prepare", "prepare: 'prepare' is not an absolute path"),
+        ("environment=1X=y", "environment: '1X=y' is not NAME=value"),
+        ("environment=X", "environment: 'X' is not NAME=value"),
+        ("ready=tcp 0", "ready: 'tcp 0' is none of 'tcp PORT', 'udp PORT', 'exec', 'notify'"),
+        ("ready=tcp 65536", "ready: 'tcp 65536' is none of 'tcp PORT', 'udp PORT', 'exec', 'notify'"),
+        ("ready=executable", "ready: 'executable' is none of 'tcp PORT', 'udp PORT', 'exec', 'notify'"),
+        ("ready=exec", "'ready=exec' and 'ready-exec=' go together"),
+        ("stop-signal=TERM", "stop-signal: 'TERM' is not a number from 1 to 64"),
+        ("stop-signal=-1", "stop-signal: '-1' is not a number from 1 to 64"),
+        ("stop-timeout-ms=99999999999999999999", "stop-timeout-ms: '99999999999999999999' is not a number from 0 to 86400000"),
+        ("health-interval-ms=0", "health-interval-ms: '0' is not a number from 10 to 86400000"),
+    ],
+)
+def test_refused_lines(pure: Run, line: str, error: str) -> None:
+    result = pure("plan", f"{BASE}{line}\n".encode())
+    assert result.returncode == 1
+    assert result.stdout.decode().rstrip("\n").endswith(f": {error}"[:100].rstrip()) or error[:80] in result.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("plan", "error"),
+    [
+        ("hostname=x\n", "boot plan line 1: expected 'interface=VERSION', found 'hostname=x'"),
+        ("interface=01x\n", "boot plan line 1: interface '01x' is not supported, this runtime speaks 1"),
+        ("interface=1\nexec=/bin/x\n", "boot plan line 3: no hostname"),
+        ("interface=1\nhostname=dns\n", "boot plan line 3: no exec: there is no service to run"),
+        (f"interface=1\nhostname={'x' * 65}\n", "boot plan line 2: hostname is longer than 64 bytes"),
+        (BASE + "exec=a\0b\n", "boot plan: contains a NUL byte"),
+        (BASE + "exec=x\n" * 128, "boot plan line 131: too many lines with the key 'exec'"),
+    ],
+)
+def test_refused_plans(pure: Run, plan: str, error: str) -> None:
+    result = pure("plan", plan.encode())
+    assert (result.returncode, result.stdout.decode()) == (1, error + "\n")
+
+
+def test_mutated_plans_are_answered(pure: Run) -> None:
+    chance = random.Random(1)
+    for _ in range(200):
+        text = bytearray(FULL.encode())
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(len(text))
+            text[at : at + chance.randrange(3)] = chance.choice([b"\n", b"=", b"", b"/", b" ", b"9" * 40, b"x" * 300])
+        assert pure("plan", bytes(text)).stdout.count(b"\n") >= 1
+
+
+@pytest.mark.parametrize(
+    ("datagram", "line"),
+    [
+        (b"<30>Jan  2 03:04:05 nsd[53]: zone loaded\n", b"<6>nsd[53]: zone loaded"),
+        (b"<27>Dec 24 23:59:59 nsd: failed", b"<3>nsd: failed"),
+        (b"<191>x: y", b"<7>x: y"),
+        (b"<192>x: y", b"<5><192>x: y"),
+        (b"<>x: y", b"<5><>x: y"),
+        (b"<3", b"<5><3"),
+        (b"no header", b"<5>no header"),
+        (b"<11>tag:no blank", b"<3>tag: no blank"),
+        (b"<11>two words: text", b"<3>two words: text"),
+        (b"<11>a: b\nc\x00d\x7f\x1b[0m\te\n\n\x00", b"<3>a: b\\x0ac\\x00d\\x7f\\x1b[0m\te"),
+        ("<11>a: grüße".encode(), "<3>a: grüße".encode()),
+        (b"<11>Jan  2 03:04:05 ", b"<3>"),
+        (b"", b"<5>"),
+    ],
+)
+def test_syslog_lines(pure: Run, datagram: bytes, line: bytes) -> None:
+    assert pure("syslog", datagram).stdout == line + b"\n"
+
+
+def test_long_syslog_message_goes_on_in_marked_lines(pure: Run) -> None:
+    message = "äöü" * 1000
+    lines = pure("syslog", f"<30>nsd[53]: {message}".encode()).stdout.decode().splitlines(keepends=True)
+    prefix = "<6>nsd[53]: "
+    assert len(lines) == 3
+    assert all(line.startswith(prefix) and len(line.encode()) <= 2048 for line in lines)
+    assert all(line.endswith("...\n") for line in lines[:-1])
+    assert "".join(line.removeprefix(prefix).rstrip("\n").removesuffix("...") for line in lines) == message
+
+
+def test_random_datagrams_become_bounded_lines(pure: Run) -> None:
+    chance = random.Random(2)
+    for _ in range(200):
+        datagram = chance.randbytes(chance.randrange(8192))
+        if chance.random() < 0.5:
+            datagram = b"<13>Jan  2 03:04:05 tag: " + datagram[:8000]
+        for line in pure("syslog", datagram).stdout.split(b"\n")[:-1]:
+            assert len(line) < 2048
+            assert line[:3] in {b"<%d>" % severity for severity in range(8)}
