@@ -13,8 +13,6 @@ import os
 import signal
 import sys
 
-from pystemd.daemon import notify
-
 from agent import __version__
 from agent.core.agent import Agent
 from agent.core.reconcile import Reconciler
@@ -32,6 +30,10 @@ from agent.model.errors import ApplianceError
 from agent.model.health import Health
 from agent.model.paths import Paths
 from agent.util.journal import set_up_logging
+from agent.util.lean import skip_init
+
+skip_init("pystemd")
+from pystemd.daemon import notify  # noqa: E402
 
 BUS_NAME = "org.appliance1"
 # Links often change in bursts; a tap that is back within a tenth of a second is soon enough.

@@ -20,7 +20,7 @@ def read_network(name: str, section: Section) -> Network:
     """Settings from one file; what is wrong is in the section's findings."""
     network = Network(
         name=name,
-        kind=section.choice("kind", NetworkKind.NAT),
+        kind=section.choice("kind", NetworkKind.ISOLATED),
         subnets=tuple(
             subnet for text in _texts(section, "subnets", check_subnet) if (subnet := parse_subnet(text))
         ),

@@ -20,13 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink import NetlinkError
-from pyroute2.netlink.rtnl import RTMGRP_LINK
-
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError, Problem
 from agent.model.network import Bridge, Tap
+from agent.util.lean import skip_init
+
+skip_init("pyroute2")
+from pyroute2.iproute.linux import IPRoute  # noqa: E402
+from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
+from pyroute2.netlink.rtnl import RTMGRP_LINK  # noqa: E402
 
 ALIAS = "appliance-agent"
 
@@ -140,15 +142,14 @@ class Netlink:
     def _create_bridge(self, bridge: Bridge) -> None:
         with _explained(f"creating bridge {bridge.name}"):
             self._route.link("add", ifname=bridge.name, kind="bridge", br_stp_state=0, br_forward_delay=0)
-            self._route.link(
-                "set", index=self._index(bridge.name), ifalias=f"{ALIAS}: network {bridge.network}"
-            )
+            alias = f"{ALIAS}: network {bridge.network}"
+            self._route.link("set", index=self._index(bridge.name), ifalias=alias)
         self._set_up(bridge)
         for address in sorted(bridge.addresses):
             self._address("add", bridge.name, address)
 
     def _set_up(self, bridge: Bridge) -> None:
-        # The bridge has no carrier until a guest runs, and its addresses must not wait for that as tentative.
+        # Without a guest the bridge has no carrier, and its addresses must not wait for that as tentative.
         Path(f"/proc/sys/net/ipv6/conf/{bridge.name}/accept_dad").write_text("0", encoding="ascii")
         with _explained(f"setting up {bridge.name}"):
             index = self._index(bridge.name)

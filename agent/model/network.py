@@ -13,7 +13,6 @@ Subnet = IPv4Network | IPv6Network
 class NetworkKind(StrEnum):
     """What a network's bridge leads to."""
 
-    NAT = "nat"
     ISOLATED = "isolated"
 
 

@@ -7,9 +7,11 @@ import logging
 import os
 from enum import Enum
 
-from pystemd.journal import sendv
-
 from agent.model.names import unit_of
+from agent.util.lean import skip_init
+
+skip_init("pystemd")
+from pystemd.journal import sendv  # noqa: E402
 
 
 class Event(Enum):

@@ -28,7 +28,7 @@ static char *read_input(size_t *size, size_t spare)
 static int parse(void)
 {
 	static struct plan plan;
-	char error[128] = "";
+	char error[256] = "";
 	size_t size;
 	char *text = read_input(&size, 1);
 	bool valid = plan_parse(&plan, text, size, error, sizeof error);

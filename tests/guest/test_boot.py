@@ -69,7 +69,7 @@ def test_image_root_and_mounts(boot: Boot) -> None:
     script = "while read d p t o r; do echo $p $t ${o%%,*}; done < /proc/mounts; echo done; sleep 1000"
     guest = boot(Plan(exec=script, more=["tmpfs=/var/lib/state"]))
     guest.wait_line("done")
-    assert [line for line in guest.lines if line.startswith("/")] == [
+    assert {line for line in guest.lines if line.startswith("/")} == {
         "/ squashfs ro",
         "/dev devtmpfs rw",
         "/proc proc rw",
@@ -83,7 +83,7 @@ def test_image_root_and_mounts(boot: Boot) -> None:
         "/run/appliance/config rootfs ro",
         "/run/appliance/bin squashfs ro",
         "/etc/resolv.conf rootfs rw",
-    ]
+    }
 
 
 def test_tmpfs_keeps_owner_and_mode_and_directories(boot: Boot) -> None:
@@ -162,8 +162,6 @@ def test_process_of_the_service(boot: Boot) -> None:
 def test_a_guest_cannot_restart_itself(boot: Boot) -> None:
     guest = boot(Plan(exec=f"reboot -f || echo refused; {FOREVER}"))
     guest.wait_line("refused")
-
-
 
 
 def test_addresses_and_routes(boot: Boot) -> None:

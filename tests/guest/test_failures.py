@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.uml import Boot, Guest, Machine, Plan, make_image
+from tests.guest.uml import UNTIL_SIGNALLED, Boot, Guest, Machine, Plan, make_image
 
 
 def _fails(guest: Guest, status: int, reason: str) -> None:
@@ -25,7 +25,7 @@ def _fails(guest: Guest, status: int, reason: str) -> None:
             "interface=2\nfuture=x\n",
             "boot plan line 1: interface '2' is not supported, this runtime speaks 1",
         ),
-        (Plan(more=["colour=blue"]).text, "boot plan line 6: unknown key 'colour'"),
+        (Plan(more=["colour=blue"]).text, "boot plan line 5: unknown key 'colour'"),
     ],
 )
 def test_bad_boot_plan(boot: Boot, boot_plan: str, reason: str) -> None:
@@ -46,15 +46,10 @@ def test_truncated_image(boot: Boot, machine: Machine, tmp_path: Path) -> None:
 
 def test_image_without_a_needed_directory(boot: Boot, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    tree.mkdir()
-    image = make_bare_image(tree, tmp_path / "image")
-    _fails(boot(image=image), 82, "cannot move /dev into the image: No such file or directory")
-
-
-def make_bare_image(tree: Path, image: Path) -> Path:
     for name in ("var/lib/state", "run/service", "data"):
         (tree / name).mkdir(parents=True)
-    return make_image(tree, image)
+    image = make_image(tree, tmp_path / "image")
+    _fails(boot(image=image), 82, "cannot move /dev into the image: No such file or directory")
 
 
 def test_tmpfs_on_a_missing_directory(boot: Boot) -> None:
@@ -148,7 +143,7 @@ def test_never_ready(boot: Boot, plan: Plan, reason: str) -> None:
 
 
 def test_a_service_that_was_never_ready_is_still_stopped_cleanly(boot: Boot) -> None:
-    service = "trap 'echo bye; exit 0' TERM; while :; do usleep 10000; done"
+    service = "trap 'echo bye; exit 0' TERM;" + UNTIL_SIGNALLED
     guest = boot(Plan(exec=service, more=["ready=udp 53", "ready-timeout-ms=200"]))
     assert guest.wait_end() == 88
     assert "bye" in guest.lines
@@ -166,7 +161,8 @@ def test_death_of_init_ends_the_guest_at_once(boot: Boot) -> None:
     script = """
         stack=$(grep -F '[stack]' /proc/1/maps)
         from=0x${stack%%-*} to=${stack#*-} to=0x${to%% *}
-        dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$((from / 4096)) count=$(((to - from) / 4096)) conv=notrunc
+        first=$((from / 4096)) pages=$(((to - from) / 4096))
+        dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$first count=$pages conv=notrunc
         sleep 1000
     """
     guest = boot(Plan(exec=script))

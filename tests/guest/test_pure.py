@@ -37,13 +37,35 @@ def pure(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-FULL = BASE + (
-    "address=vec0 10.88.0.53/24\naddress=vec0 fd12::35/64\ngateway=10.88.0.1\ngateway=fd12::1\nmtu=vec0 1500\n"
-    "nameserver=10.88.0.1\nnameserver=fd12::1\nsearch=example.test\nhost=10.88.0.53 dns\ntmpfs=/var/lib/nsd\ndata=/data\n"
-    "prepare=/usr/lib/appliance/prepare\nprepare=\ncheck=/bin/check\nexec=-d\nhealth=/bin/health\n"
-    "environment=TZ=\nready=udp 53\nready=tcp 65535\nready=exec\nready=notify\nready-exec=/bin/ready\n"
-    "ready-timeout-ms=30000\nstop-signal=15\nstop-timeout-ms=0\nhealth-interval-ms=2000\nhealth-timeout-ms=2000\n"
-)
+FULL = f"""{BASE}\
+address=vec0 10.88.0.53/24
+address=vec0 fd12::35/64
+gateway=10.88.0.1
+gateway=fd12::1
+mtu=vec0 1500
+nameserver=10.88.0.1
+nameserver=fd12::1
+search=example.test
+host=10.88.0.53 dns
+tmpfs=/var/lib/nsd
+data=/data
+prepare=/usr/lib/appliance/prepare
+prepare=
+check=/bin/check
+exec=-d
+health=/bin/health
+environment=TZ=
+ready=udp 53
+ready=tcp 65535
+ready=exec
+ready=notify
+ready-exec=/bin/ready
+ready-timeout-ms=30000
+stop-signal=15
+stop-timeout-ms=0
+health-interval-ms=2000
+health-timeout-ms=2000
+"""
 
 
 @pytest.mark.parametrize("plan", [BASE, FULL, FULL.rstrip("\n"), BASE + "\n\n"])
@@ -63,7 +85,10 @@ def test_valid_plans(pure: Run, plan: str) -> None:
         ("address=vec0 10.88.0.53/33", "address: '33' is not a prefix length for 10.88.0.53"),
         ("address=vec0 fd12::35/129", "address: '129' is not a prefix length for fd12::35"),
         ("address=../../x 10.88.0.53/24", "address: '../../x 10.88.0.53/24' is not DEVICE ADDRESS/PREFIX"),
-        ("address=interface-too-long 10.0.0.1/8", "address: 'interface-too-long 10.0.0.1/8' is not DEVICE ADDRESS/PREFIX"),
+        (
+            "address=sixteen-letters- 10.0.0.1/8",
+            "address: 'sixteen-letters- 10.0.0.1/8' is not DEVICE ADDRESS/PREFIX",
+        ),
         ("gateway=host", "gateway: 'host' is neither an IPv4 nor an IPv6 address"),
         ("nameserver=10.88.0.1 x", "nameserver: '10.88.0.1 x' is neither an IPv4 nor an IPv6 address"),
         ("mtu=vec0 20", "mtu: 'vec0 20' is not DEVICE BYTES with 576 to 65535 bytes"),
@@ -78,14 +103,15 @@ def test_valid_plans(pure: Run, plan: str) -> None:
         ("ready=exec", "'ready=exec' and 'ready-exec=' go together"),
         ("stop-signal=TERM", "stop-signal: 'TERM' is not a number from 1 to 64"),
         ("stop-signal=-1", "stop-signal: '-1' is not a number from 1 to 64"),
-        ("stop-timeout-ms=99999999999999999999", "stop-timeout-ms: '99999999999999999999' is not a number from 0 to 86400000"),
+        ("stop-timeout-ms=86400001", "stop-timeout-ms: '86400001' is not a number from 0 to 86400000"),
+        ("stop-timeout-ms=9999999999", "stop-timeout-ms: '9999999999' is not a number from 0 to 86400000"),
         ("health-interval-ms=0", "health-interval-ms: '0' is not a number from 10 to 86400000"),
     ],
 )
 def test_refused_lines(pure: Run, line: str, error: str) -> None:
     result = pure("plan", f"{BASE}{line}\n".encode())
     assert result.returncode == 1
-    assert result.stdout.decode().rstrip("\n").endswith(f": {error}"[:100].rstrip()) or error[:80] in result.stdout.decode()
+    assert result.stdout.decode().rstrip("\n").partition(": ")[2] == error
 
 
 @pytest.mark.parametrize(
@@ -107,11 +133,12 @@ def test_refused_plans(pure: Run, plan: str, error: str) -> None:
 
 def test_mutated_plans_are_answered(pure: Run) -> None:
     chance = random.Random(1)
+    noise = [b"\n", b"=", b"", b"/", b" ", b"9" * 40, b"x" * 300]
     for _ in range(200):
         text = bytearray(FULL.encode())
         for _ in range(chance.randrange(1, 6)):
             at = chance.randrange(len(text))
-            text[at : at + chance.randrange(3)] = chance.choice([b"\n", b"=", b"", b"/", b" ", b"9" * 40, b"x" * 300])
+            text[at : at + chance.randrange(3)] = chance.choice(noise)
         assert pure("plan", bytes(text)).stdout.count(b"\n") >= 1
 
 

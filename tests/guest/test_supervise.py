@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.guest.uml import FOREVER, SHELL, Boot, Guest, Plan
+from tests.guest.uml import FOREVER, UNTIL_SIGNALLED, Boot, Guest, Plan
 
 FAST = "health-interval-ms=50"
 
@@ -41,8 +41,19 @@ def test_watchdog_is_sent_at_the_interval(boot: Boot) -> None:
 
 
 def test_watchdog_only_while_the_health_check_passes(boot: Boot) -> None:
-    service = f"while test ! -e /tmp/go; do usleep 20000; done; usleep 300000; rm /tmp/sick; {FOREVER}"
-    health = "test ! -e /tmp/sick || { > /tmp/go; echo looking; echo zone expired; exit 3; }"
+    service = """
+        while test ! -e /tmp/seen; do usleep 20000; done
+        usleep 300000
+        rm /tmp/sick
+        sleep 1000
+    """
+    health = """
+        test -e /tmp/sick || exit 0
+        touch /tmp/seen
+        echo looking
+        echo zone expired
+        exit 3
+    """
     guest = boot(Plan(prepare="> /tmp/sick", exec=service, health=health, more=[FAST]))
     guest.wait_status("unhealthy: zone expired")
     assert guest.watchdog_count == 0
@@ -78,9 +89,20 @@ def test_closed_port_is_unhealthy(boot: Boot) -> None:
 
 
 def test_established_connections_do_not_hide_a_closed_port(boot: Boot) -> None:
-    command = f"httpd -f -p 80 -h / & sleep 0.2; (sleep 1000 | nc 127.0.0.1 80) & usleep 200000; kill -9 %1; {FOREVER}"
-    guest = boot(Plan(exec=command, more=["ready=tcp 80", FAST]))
+    script = """
+        httpd -f -p 80 -h / &
+        server=$!
+        usleep 100000
+        sleep 1000 | nc 127.0.0.1 80 &
+        usleep 200000
+        kill -9 $server
+        usleep 200000
+        netstat -tn
+        sleep 1000
+    """
+    guest = boot(Plan(exec=script, more=["ready=tcp 80", FAST]))
     guest.wait_status("unhealthy: nothing is bound to port 80/tcp")
+    guest.wait_text("ESTABLISHED")
 
 
 def test_a_hung_guest_is_silent(boot: Boot) -> None:
@@ -93,8 +115,13 @@ def test_a_hung_guest_is_silent(boot: Boot) -> None:
 
 
 def test_service_notifications_become_the_status(boot: Boot) -> None:
-    service = f"prober send /run/appliance/notify READY=1; sleep 0.2; prober send /run/appliance/notify 'STATUS=7 zones'; {FOREVER}"
-    guest = boot(Plan(exec=service, more=["ready=notify"]))
+    script = """
+        prober send $NOTIFY_SOCKET READY=1
+        usleep 200000
+        prober send $NOTIFY_SOCKET 'STATUS=7 zones'
+        sleep 1000
+    """
+    guest = boot(Plan(exec=script, more=["ready=notify"]))
     guest.wait_status("7 zones")
 
 
@@ -107,7 +134,7 @@ def test_orphans_are_reaped(boot: Boot) -> None:
 
 
 def test_clean_stop_lets_the_service_finish(boot: Boot, data: Path) -> None:
-    service = "trap 'echo finished > /data/done; echo bye; exit 0' TERM; echo up; while :; do usleep 10000; done"
+    service = "trap 'echo finished > /data/done; echo bye; exit 0' TERM; echo up;" + UNTIL_SIGNALLED
     guest = boot(Plan(exec=service, more=["data=/data"]), data=data)
     guest.wait_line("up")
     assert guest.stop() == 0
@@ -119,7 +146,7 @@ def test_clean_stop_lets_the_service_finish(boot: Boot, data: Path) -> None:
 
 
 def test_stop_uses_the_signal_of_the_plan(boot: Boot) -> None:
-    service = "trap 'echo quit; exit 0' QUIT; echo up; while :; do usleep 10000; done"
+    service = "trap 'echo quit; exit 0' QUIT; echo up;" + UNTIL_SIGNALLED
     guest = boot(Plan(exec=service, more=[f"stop-signal={int(signal.SIGQUIT)}"]))
     guest.wait_line("up")
     assert guest.stop() == 0
@@ -127,7 +154,7 @@ def test_stop_uses_the_signal_of_the_plan(boot: Boot) -> None:
 
 
 def test_stop_kills_after_the_timeout(boot: Boot, data: Path) -> None:
-    service = "trap '' TERM; echo precious > /data/x; echo up; while :; do usleep 10000; done"
+    service = "trap '' TERM; echo precious > /data/x; echo up;" + UNTIL_SIGNALLED
     guest = boot(Plan(exec=service, more=["data=/data", "stop-timeout-ms=200"]), data=data)
     guest.wait_line("up")
     began = time.monotonic()
@@ -139,7 +166,8 @@ def test_stop_kills_after_the_timeout(boot: Boot, data: Path) -> None:
 
 
 def test_stop_reaches_a_suspended_service(boot: Boot) -> None:
-    guest = boot(Plan(exec="trap 'echo bye; exit 0' TERM; (usleep 100000; kill -STOP 1 $$; echo suspended) & while :; do usleep 10000; done"))
+    service = "trap 'echo bye; exit 0' TERM; (kill -STOP $$; echo suspended) &" + UNTIL_SIGNALLED
+    guest = boot(Plan(exec=service))
     guest.wait_line("suspended")
     assert guest.stop() == 0
     assert "bye" in guest.lines
@@ -153,8 +181,16 @@ def test_stop_while_preparing(boot: Boot, data: Path) -> None:
 
 
 def test_leftover_processes_do_not_keep_the_data_volume(boot: Boot, data: Path) -> None:
-    service = "(trap '' TERM HUP; exec > /data/log; cd /data; while :; do echo line; usleep 10000; done) & echo up; sleep 1000"
-    guest = boot(Plan(exec=service, more=["data=/data"]), data=data)
+    script = """
+        {
+            trap '' TERM HUP
+            cd /data
+            while :; do echo line; usleep 10000; done > log
+        } &
+        echo up
+        sleep 1000
+    """
+    guest = boot(Plan(exec=script, more=["data=/data"]), data=data)
     guest.wait_line("up")
     assert guest.stop() == 0
     assert _is_clean(data)

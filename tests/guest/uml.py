@@ -26,6 +26,9 @@ from agent.plan.cpio import archive
 
 SHELL = "/run/appliance/bin/sh"
 FOREVER = "exec sleep 1000"
+UNTIL_SIGNALLED = "while :; do usleep 10000; done"
+"""A shell waits for its child before it runs a trap, so the child must be short."""
+
 TIMEOUT_S = 20.0
 STATE_OWNER = (123, 456)
 """Owner and group of the service's directories in the test image."""
@@ -96,7 +99,7 @@ class Guest:
         return True
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Pump until `condition` holds; if that takes too long the test fails with everything seen so far."""
+        """Pump until `condition` holds; a test that waits too long fails with everything seen so far."""
         deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             left = deadline - time.monotonic()
