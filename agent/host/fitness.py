@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,6 +114,10 @@ def _guest_kernel() -> Fitness:
 def _tun() -> Fitness:
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+        if systemd_version() < OPEN_FILE_VERSION and not os.stat("/dev/net/tun").st_mode & stat.S_IWOTH:
+            # udev makes it so; taps have owners, so nobody gains anything by it.
+            remedy = f"Before systemd {OPEN_FILE_VERSION} the guest's user opens it itself: `chmod 0666 /dev/net/tun`."
+            return Fitness("tun", Verdict.FAILED, "/dev/net/tun is for root only", remedy)
     except OSError as error:
         remedy = "Load the module (`modprobe tun`); in a container, have /dev/net/tun passed in."
         if isinstance(error, PermissionError):
