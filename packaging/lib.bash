@@ -66,8 +66,13 @@ install_packages() {
     say "installing with apt: $*"
     # Indexes of a fresh machine are missing or old enough to name files that have left the archive.
     apt_locked update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt_locked install -qq --yes --no-install-recommends "$@" >&2 \
-        || die "apt could not install: $*"
+    local log
+    log=$(mktemp)
+    if ! DEBIAN_FRONTEND=noninteractive apt_locked install -qq --yes --no-install-recommends "$@" >"$log" 2>&1; then
+        cat "$log" >&2
+        die "apt could not install: $*"
+    fi
+    rm "$log"
 }
 
 # Another apt (an unattended upgrade, a second run of ours) is waited for instead of failing on its lock.

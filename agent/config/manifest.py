@@ -1,8 +1,8 @@
 """The manifest of an image: `/usr/lib/appliance/manifest.yaml`, read and written (docs/interface-1.md).
 
-A manifest comes from a vendor and is not trusted: it is small, every list is bounded, every path is absolute and plain,
-and no text has control characters, because the guest's boot plan holds one value on a line. What an image promises is
-checked here; what the host grants it is decided elsewhere.
+A manifest comes from a vendor and is not trusted: it is small, every list is bounded, every path is
+absolute and plain, and no text has control characters, because the guest's boot plan holds one value on
+a line. What an image promises is checked here; what the host grants it is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ _PORT = re.compile(r"([0-9]{1,5})/(?:tcp|udp)")
 
 
 def read_manifest(content: bytes, path: str) -> Manifest:
-    """The manifest in `content`; ConfigurationError with everything that is wrong, named as found in `path`."""
+    """The manifest in `content`; ConfigurationError with everything that is wrong, named as found in
+    `path`."""
     findings = Findings(path)
     if len(content) > MAX_BYTES:
         findings.add(None, f"larger than {MAX_BYTES >> 10} KiB")
@@ -101,7 +102,11 @@ def _check_interface(section: Section) -> None:
 
 def check_image_name(text: str) -> str:
     """The rule of agent.model.names for images."""
-    return "" if IMAGE_NAME.fullmatch(text) else f"“{text}” is no image name: lower-case letters, digits, “.” and “-”"
+    return (
+        ""
+        if IMAGE_NAME.fullmatch(text)
+        else f"“{text}” is no image name: lower-case letters, digits, “.” and “-”"
+    )
 
 
 def check_image_version(text: str) -> str:
@@ -111,7 +116,9 @@ def check_image_version(text: str) -> str:
 
 def check_vendor(text: str) -> str:
     """A vendor's domain or name."""
-    return "" if _VENDOR.fullmatch(text) else f"“{text}” is no vendor: lower-case letters, digits, “.” and “-”"
+    return (
+        "" if _VENDOR.fullmatch(text) else f"“{text}” is no vendor: lower-case letters, digits, “.” and “-”"
+    )
 
 
 def check_role(text: str) -> str:
@@ -224,12 +231,13 @@ _UNKNOWN_CONDITION = "“notify”, or a mapping with tcp, udp or exec expected,
 def _environment(section: Section | None) -> tuple[tuple[str, str], ...]:
     if section is None:
         return ()
-    if len(section.keys()) > MAX_VARIABLES:
-        section.complain(f"at most {MAX_VARIABLES} variables are allowed, found {len(section.keys())}")
-    for name in section.keys():
+    names = section.keys()
+    if len(names) > MAX_VARIABLES:
+        section.complain(f"at most {MAX_VARIABLES} variables are allowed, found {len(names)}")
+    for name in names:
         if not _VARIABLE.fullmatch(name):
             section.complain(f"“{name}” is no name of an environment variable")
-    return tuple((name, section.text(name)) for name in section.keys())
+    return tuple((name, section.text(name)) for name in names)
 
 
 def _health(section: Section | None) -> tuple[str, ...]:
@@ -247,7 +255,9 @@ def _writable(value: Value | None) -> tuple[str, ...]:
     named = [path for path in paths if path]
     for index, path in enumerate(named):
         others = (*named[:index], *named[index + 1 :], *_ALWAYS_WRITABLE)
-        if parent := next((other for other in others if path not in _ALWAYS_WRITABLE and _is_within(path, other)), ""):
+        if parent := next(
+            (other for other in others if path not in _ALWAYS_WRITABLE and _is_within(path, other)), ""
+        ):
             value.complain(f"“{path}” lies within “{parent}”, which is writable already")
     return paths
 
@@ -257,10 +267,16 @@ def _data(section: Section | None) -> DataFormat | None:
         return None
     number = section.integer("format", default=1, minimum=1, maximum=9999)
     reads = section.get("reads")
-    readable = tuple(item.integer(minimum=1, maximum=9999) for item in _bounded(reads, MAX_FORMATS)) if reads else ()
+    readable = (
+        tuple(item.integer(minimum=1, maximum=9999) for item in _bounded(reads, MAX_FORMATS))
+        if reads
+        else ()
+    )
     if reads and number not in readable:
         reads.complain(f"the format it writes, {number}, must be among those it reads")
-    data = DataFormat(mount=section.text("mount", check=_check_free_path), format=number, reads=readable or (number,))
+    data = DataFormat(
+        mount=section.text("mount", check=_check_free_path), format=number, reads=readable or (number,)
+    )
     section.finish()
     return data
 

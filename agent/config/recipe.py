@@ -1,6 +1,7 @@
 """Recipes: what `appliancectl image build` makes an image from (appliance-image(5)).
 
-A recipe is written by whoever builds the image and runs nothing on the host: packages are unpacked, never configured.
+A recipe is written by whoever builds the image and runs nothing on the host: packages are unpacked,
+never configured.
 """
 
 from __future__ import annotations
@@ -88,9 +89,12 @@ def _paths(section: Section | None) -> list[tuple[str, Value]]:
     """The entries of a mapping whose keys are paths in the image."""
     if section is None:
         return []
-    entries = [(path, value) for path in section.keys() if (value := section.get(path))]
+    paths = section.keys()
+    entries = [(path, value) for path in paths if (value := section.get(path))]
     for path, value in entries:
-        if wrong := check_absolute_path(path) or ("" if path.isprintable() else "control characters are not allowed"):
+        if wrong := check_absolute_path(path) or (
+            "" if path.isprintable() else "control characters are not allowed"
+        ):
             value.complain(wrong)
     return entries
 
@@ -99,7 +103,8 @@ def _users(section: Section | None) -> tuple[ImageUser, ...]:
     if section is None:
         return ()
     users = []
-    for name in section.keys():
+    names = section.keys()
+    for name in names:
         entry = section.section(name)
         if entry is None:
             continue
@@ -178,4 +183,8 @@ def _links(section: Section | None) -> tuple[RecipeLink, ...]:
 
 
 def _check_target(text: str) -> str:
-    return "" if text and posixpath.normpath(text) == text else f"“{text}” is no target of a link in its plain form"
+    return (
+        ""
+        if text and posixpath.normpath(text) == text
+        else f"“{text}” is no target of a link in its plain form"
+    )

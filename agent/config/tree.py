@@ -99,7 +99,7 @@ def _read_agent(files: Mapping[str, bytes], found: list[Finding]) -> AgentSettin
     default_network, cores = "default", ""
     for path, content in files.items():
         section = read_document(content, Findings(path))
-        default_network = section.text("default_network", default=default_network, check=check_network_name)
+        default_network = section.text("default-network", default=default_network, check=check_network_name)
         cores = section.text("cores", default=cores, check=_check_cores)
         section.finish()
         found.extend(section.findings.items)

@@ -192,8 +192,6 @@ static void attach_runtime(int tree)
  */
 static void attach_tools(void)
 {
-	if (access(TOOLS_DEVICE, F_OK) < 0)
-		return;
 	if (mount(TOOLS_DEVICE, TOOLS_DIRECTORY, "squashfs", MS_RDONLY | MS_NODEV | MS_NOSUID, NULL) < 0)
 		fail(EXIT_RUNTIME, "cannot mount the tools: %s", strerror(errno));
 }

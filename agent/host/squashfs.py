@@ -1,7 +1,8 @@
 """Reading single files of squashfs images that may come from anybody.
 
-The superblock is checked before anything else looks at the image; the rest is left to unsquashfs(1), which runs
-without privileges, with bounded memory, time and output. Layout: fs/squashfs/squashfs_fs.h of the kernel.
+The superblock is checked before anything else looks at the image; the rest is left to unsquashfs(1),
+which runs without privileges, with bounded memory, time and output. Layout: fs/squashfs/squashfs_fs.h of
+the kernel.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Superblock:
 
     @classmethod
     def parse(cls, content: bytes, path: str) -> Self:
-        """Read the first bytes of an image; ImageError where they are not of a squashfs that guests can mount."""
+        """Read the first bytes of an image; ImageError where they are not of a squashfs that guests can
+        mount."""
         if len(content) < _SUPERBLOCK.size or content[:4] != _MAGIC:
             raise ImageError(f"{path} is not a squashfs image.")
         fields = _SUPERBLOCK.unpack_from(content)
@@ -42,7 +44,9 @@ class Superblock:
             raise ImageError(f"{path}: squashfs {version[0]}.{version[1]} is not supported, only 4.0.")
         if compression not in _COMPRESSIONS:
             known = ", ".join(_COMPRESSIONS.values())
-            raise ImageError(f"{path}: the guest kernel cannot read its compression.", remedy=f"It reads {known}.")
+            raise ImageError(
+                f"{path}: the guest kernel cannot read its compression.", remedy=f"It reads {known}."
+            )
         if block_bytes not in _BLOCK_BYTES or block_bytes != 1 << block_log:
             raise ImageError(f"{path}: the superblock is damaged.")
         return cls(size_bytes=fields[12], compression=_COMPRESSIONS[compression])
@@ -58,14 +62,14 @@ def check_image(fd: int, path: str) -> Superblock:
 
 
 def _confined(argv: list[str]) -> list[str]:
-    """`argv` as nobody (where that is possible) and with limits, by util-linux's prlimit(1) and setpriv(1)."""
+    """`argv` as nobody (where that is possible) and with limits, by prlimit(1) and setpriv(1)."""
     drop = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--no-new-privs"]
     limits = ["prlimit", f"--as={1 << 30}", "--cpu=10", "--core=0", "--"]
     return [*(drop if os.geteuid() == 0 else []), *limits, *argv]
 
 
 def read_file(image: Path, inner: str, *, limit_bytes: int) -> bytes:
-    """Content of the file `inner` (relative to the image's root); HostError where there is none or it is larger."""
+    """Content of the file `inner`, relative to the image's root; HostError where there is none, or more."""
     with image.open("rb") as file:
         # By descriptor: nobody may read the image, but perhaps not walk to it.
         argv = ["unsquashfs", "-processors", "1", "-cat", "/proc/self/fd/0", inner]

@@ -1,20 +1,22 @@
 """The image store: images by digest, each in a directory of its own.
 
     images/
-      sha256-HEX/                    there whole or not at all: renamed into place after fsync
-        image.squashfs   0444        the image; its SHA-256 is HEX
-        manifest.yaml    0444        a copy of the manifest inside it, so that nobody has to unpack it to read it
-        verified         0644        one line `INODE SIZE MTIME_NS CTIME_NS` of image.squashfs, as stat(2) says it was
-                                     when the digest was last proven
-      .import.XXXXXXXX.staging/      an import at work, or what a killed one left (agent.util.staging takes it away)
+      sha256-HEX/                  there whole or not at all: renamed into place after fsync
+        image.squashfs   0444      the image; its SHA-256 is HEX
+        manifest.yaml    0444      a copy of the manifest inside it, to be read without unpacking anything
+        verified         0644      one line `INODE SIZE MTIME_NS CTIME_NS`: what stat(2) said of
+                                   image.squashfs when its digest was last proven
+      .import.XXXXXXXX.staging/    an import at work, or what a killed one left (see agent.util.staging)
 
-An image never changes under its name. Whoever relies on one compares `verified` with stat(2), which costs nothing,
-and hashes again only where they differ: after a restore from a backup, or because somebody wrote to the file. Renaming
-the directory leaves the file's ctime alone, so the stamp is taken before it, after the last chmod.
+An image never changes under its name. Whoever relies on one compares `verified` with stat(2), which
+costs nothing, and hashes again only where they differ: after a restore from a backup, or because
+somebody wrote to the file. Renaming the directory leaves the file's ctime alone, so the stamp is taken
+before it, after the last chmod.
 
-What a crash can leave: a staging directory (removed by the next import); after `verify` or a repair an old stamp (the
-image is hashed again); after `remove` a directory without some of its files, which `damaged` names and `remove` or
-another import of the same image mends. Two processes may import the same image: the second finds the first one's.
+What a crash can leave: a staging directory (removed by the next import); after `verify` or a repair an
+old stamp (the image is hashed again); after `remove` a directory without some of its files, which
+`damaged` names and `remove` or another import of the same image mends. Two processes may import the same
+image: the second finds the first one's.
 """
 
 from __future__ import annotations
@@ -37,7 +39,6 @@ from agent.util.files import explain_full_disk, fsync_directory, write_file
 from agent.util.progress import SILENT, Progress
 from agent.util.staging import staging_directory
 
-IMAGES = Path("/var/lib/appliance/images")
 IMAGE_FILE = "image.squashfs"
 MANIFEST_FILE = "manifest.yaml"
 STAMP_FILE = "verified"
@@ -84,18 +85,26 @@ class ImageStore:
         self._appliances = root.parent / "appliances"
 
     def import_file(self, path: Path, progress: Progress = SILENT) -> Image:
-        """Copy an image into the store and return it; an image that is there already and sound is left alone.
+        """Copy an image into the store and return it; an image that is there already and sound is left
+        alone.
 
         ImageError where it is no image or its manifest is not valid, HostError where the disk is full.
         """
+        self.ensure_writable()
         with _explain(f"importing {path}"):
-            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
             with staging_directory(self.root, "import") as staging:
                 with progress.step(f"Importing {path}"):
                     digest = _copy(path, staging / IMAGE_FILE)
                     _complete(staging, str(path))
                 self._publish(staging, digest)
             return self.get(digest)
+
+    def ensure_writable(self) -> None:
+        """Make the store's directory if need be; HostError where the caller may not write to it."""
+        with _explain("writing to the image store"):
+            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not os.access(self.root, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.root))
 
     def images(self) -> list[Image]:
         """Every usable image: by name, then oldest version first, then by the time of its import."""
@@ -114,7 +123,9 @@ class ImageStore:
             content = (directory / MANIFEST_FILE).read_bytes()
         except FileNotFoundError as error:
             if directory.is_dir():
-                raise ImageError(f"Image {digest} is not whole: {error.filename} is missing.", remedy=_MEND) from error
+                raise ImageError(
+                    f"Image {digest} is not whole: {error.filename} is missing.", remedy=_MEND
+                ) from error
             raise self._not_found(ImageReference(digest=digest)) from error
         return Image(
             digest=digest,
@@ -125,7 +136,8 @@ class ImageStore:
         )
 
     def resolve(self, reference: ImageReference) -> Image:
-        """The image meant by `reference`: an exact version before one it begins, then the newest version and import."""
+        """The image meant by `reference`: an exact version before one it begins, then the newest version
+        and import."""
         if reference.digest:
             return self.get(reference.digest)
         candidates = [image for image in self.images() if image.matches(reference)]
@@ -211,7 +223,8 @@ class ImageStore:
         fsync_directory(self.root)
 
     def _mend(self, content: Path, target: Path, digest: Digest) -> None:
-        """Replace the files of an image that is not sound, the manifest last, because it makes the image visible."""
+        """Replace the files of an image that is not sound, the manifest last, because it makes the image
+        visible."""
         with contextlib.suppress(ApplianceError):
             self.verify(digest)
             return
@@ -220,12 +233,17 @@ class ImageStore:
         fsync_directory(target)
 
     def _not_found(self, reference: ImageReference) -> ImageError:
-        same = [image.manifest.version for image in self.images() if image.manifest.name == reference.name]
-        names = sorted({image.manifest.name for image in self.images()})
+        images = self.images()
+        same = [image.manifest.version for image in images if image.manifest.name == reference.name]
+        names = sorted({image.manifest.name for image in images})
         if same:
             there = f"Of {reference.name} there is: {', '.join(dict.fromkeys(same))}."
         else:
-            there = f"Images here: {', '.join(names)}." if names else "The store is empty; `appliancectl image import`."
+            there = (
+                f"Images here: {', '.join(names)}."
+                if names
+                else "The store is empty; `appliancectl image import`."
+            )
         return ImageError(f"There is no image {reference}.", problem=Problem.NOT_FOUND, remedy=there)
 
 
@@ -256,7 +274,8 @@ def _open_regular(path: Path) -> int:
 
 
 def _copy(source: Path, target: Path) -> Digest:
-    """Copy and hash in one pass, so that the digest is that of the copy whatever happens to the source meanwhile."""
+    """Copy and hash in one pass, so that the digest is that of the copy whatever happens to the source
+    meanwhile."""
     with open(_open_regular(source), "rb") as reader, target.open("x+b") as writer:
         check_image(reader.fileno(), str(source))
         digest = hashlib.sha256()
@@ -296,7 +315,8 @@ def _parse(content: bytes, path: str) -> Manifest:
 
 
 def _hash(path: Path) -> tuple[Digest, str]:
-    """Digest of a file and the stamp it had before; whoever writes to it meanwhile makes that stamp stale."""
+    """Digest of a file and the stamp it had before; whoever writes to it meanwhile makes that stamp
+    stale."""
     with path.open("rb") as file:
         stamp = stamp_of(os.fstat(file.fileno()))
         return Digest(hashlib.file_digest(file, "sha256").hexdigest()), stamp

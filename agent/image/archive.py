@@ -1,8 +1,9 @@
 """Which Debian packages a recipe means, fetched from where this host gets its own.
 
-mmdebstrap(1) makes a root directory of its own for apt, resolves and downloads there and runs no maintainer script. The
-recipe's suite is taken from the sites in this host's apt configuration, with its updates and security pockets, and
-signed by Debian's archive keys; what was fetched is kept in a cache and checked against the archive's SHA-256 again.
+mmdebstrap(1) makes a root directory of its own for apt, resolves and downloads there and runs no
+maintainer script. The recipe's suite is taken from the sites in this host's apt configuration, with its
+updates and security pockets, and signed by Debian's archive keys; what was fetched is kept in a cache
+and checked against the archive's SHA-256 again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def cache_directory() -> Path:
 
 
 def host_sources(targets: str, suite: str, keyring: Path) -> list[str]:
-    """Lines of sources.list(5) for `suite`, from lines `SITE|CODENAME|ORIGIN` about what this host uses. Pure."""
+    """Lines of sources.list(5) for `suite`, from lines `SITE|CODENAME|ORIGIN` about what this host uses.
+    Pure."""
     rows = [line.split("|") for line in targets.splitlines() if line.count("|") == 2]
     pockets = {(_pocket(codename), site) for site, codename, origin in rows if origin == "Debian"}
     return [
@@ -62,17 +64,19 @@ def _pocket(codename: str) -> str:
 
 
 def _index_targets() -> str:
-    return run(["apt-get", "indextargets", "--format", "$(SITE)|$(CODENAME)|$(ORIGIN)", "Created-By: Packages"]).decode()
+    return run(
+        ["apt-get", "indextargets", "--format", "$(SITE)|$(CODENAME)|$(ORIGIN)", "Created-By: Packages"]
+    ).decode()
 
 
 def sources(suite: str) -> list[str]:
     """Lines of sources.list(5) for `suite`; HostError where this host has no Debian site or no keys."""
     keyring = next((path for path in _KEYRINGS if path.exists()), None)
     if keyring is None:
-        raise _lacks("Debian's archive keys", "apt-get install debian-archive-keyring")
+        raise _lacks("keys of the Debian archive", "apt-get install debian-archive-keyring")
     lines = host_sources(_index_targets(), suite, keyring)
     if not any(line.endswith(f" {suite} main") for line in lines):
-        raise _lacks("a Debian site in its apt configuration", "apt-get update")
+        raise _lacks("Debian site in its apt configuration", "apt-get update")
     return lines
 
 
@@ -81,7 +85,8 @@ def _lacks(what: str, command: str) -> HostError:
 
 
 def fetch(suite: str, packages: tuple[str, ...], cache: Path) -> list[Path]:
-    """The .deb files of `packages` and all they depend on (without recommendations), in the cache, sorted."""
+    """The .deb files of `packages` and all they depend on (without recommendations), in the cache,
+    sorted."""
     with explain_full_disk("fetching packages"):
         cache.mkdir(parents=True, exist_ok=True)
         # Not in the cache itself, which is copied whole into the work directory.
@@ -89,7 +94,11 @@ def fetch(suite: str, packages: tuple[str, ...], cache: Path) -> list[Path]:
             listing = work / "listing"
             (work / "debs").mkdir()
             _run_mmdebstrap(suite, packages, cache, work)
-            debs = [_parse_listing(line) for line in listing.read_text(encoding="utf-8").splitlines() if line[:1] == "'"]
+            debs = [
+                _parse_listing(line)
+                for line in listing.read_text(encoding="utf-8").splitlines()
+                if line[:1] == "'"
+            ]
             return sorted(_keep(deb, work / "debs", cache) for deb in debs)
 
 
@@ -97,7 +106,7 @@ def _run_mmdebstrap(suite: str, packages: tuple[str, ...], cache: Path, work: Pa
     log = work / "log"
     try:
         run(
-            _mmdebstrap(suite, packages, cache, work) + [f"--logfile={log}"],
+            [*_mmdebstrap(suite, packages, cache, work), f"--logfile={log}"],
             stdin=b"",
             timeout_s=_TIMEOUT_S,
             environment={"TMPDIR": str(work), **_proxies()},
@@ -144,7 +153,9 @@ def _proxies() -> dict[str, str]:
 
 def _apt_proxies() -> Iterator[str]:
     """The host's own proxy settings: where there is a proxy there is often no other way out."""
-    dump = run(["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', "Acquire::http", "Acquire::https"])
+    dump = run(
+        ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', "Acquire::http", "Acquire::https"]
+    )
     return (line for line in dump.decode().splitlines() if "::proxy" in line.lower())
 
 
@@ -152,7 +163,9 @@ def _reason(log: Path) -> str:
     """What apt said was wrong, without mmdebstrap's own last word."""
     with contextlib.suppress(OSError):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line.removeprefix("E: ") for line in lines if line.startswith("E: ") and "mmdebstrap" not in line]
+        said = [
+            line.removeprefix("E: ") for line in lines if line.startswith("E: ") and "mmdebstrap" not in line
+        ]
         return "; ".join(dict.fromkeys(said))
     return ""
 

@@ -28,10 +28,22 @@ RUNTIME = "/run/appliance/"
 """What the runtime provides below this is there at run time, not in the image."""
 
 _TOOLS = {"mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "dpkg-deb": "dpkg", "apt-get": "apt"}
-_DIRECTORIES = ("/dev", "/etc", "/proc", "/root", "/run", "/sys", "/usr/lib/appliance", "/var/lib", "/var/log")
+_DIRECTORIES = (
+    "/dev",
+    "/etc",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/usr/lib/appliance",
+    "/var/lib",
+    "/var/log",
+)
 _STICKY = ("/tmp", "/var/tmp")  # noqa: S108 (directories of the image)
 _RUNTIME_LINKS = ("hostname", "hosts", "localtime", "resolv.conf")
-_NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
+_NSSWITCH = (
+    "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
+)
 _NOLOGIN = "/usr/sbin/nologin"
 
 
@@ -74,7 +86,9 @@ def lay_out(recipe: Recipe, packages: list[Package]) -> tuple[Tree, Manifest]:
     """The image's tree and manifest; ImageError where the image could not work."""
     main = next((package for package in packages if package.name == recipe.packages[0]), None)
     if main is None:
-        raise ImageError(f"{recipe.path}: package {recipe.packages[0]} is virtual; name the one that is meant.")
+        raise ImageError(
+            f"{recipe.path}: package {recipe.packages[0]} is virtual; name the one that is meant."
+        )
     manifest = replace(recipe.manifest, version=main.version_without_epoch)
     available = {path: node for package in packages for path, node in package.nodes.items()}
     chosen = select(packages, recipe.packages, include=recipe.include, exclude=recipe.exclude)
@@ -89,7 +103,8 @@ def lay_out(recipe: Recipe, packages: list[Package]) -> tuple[Tree, Manifest]:
 
 
 def _newest(packages: list[Package]) -> int:
-    """The time of the image: SOURCE_DATE_EPOCH (reproducible-builds.org), else that of the newest file it could have."""
+    """The time of the image: SOURCE_DATE_EPOCH (reproducible-builds.org), else that of the newest file
+    it could have."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     if fixed.isdecimal():
         return int(fixed)
@@ -151,7 +166,9 @@ def _overlay(root: Path) -> Iterator[tuple[str, Node]]:
             yield inner, Node(Kind.FILE, mode=mode, content=path.read_bytes())
 
 
-def _add_metadata(tree: Tree, manifest: Manifest, packages: list[Package], available: dict[str, Node]) -> None:
+def _add_metadata(
+    tree: Tree, manifest: Manifest, packages: list[Package], available: dict[str, Node]
+) -> None:
     """Manifest, package list and copyright notices."""
     used = {node.package for node in tree.nodes.values() if node.package}
     lines = [f"{p.name} {p.version} {p.architecture}\n" for p in packages if p.name in used]
@@ -161,10 +178,17 @@ def _add_metadata(tree: Tree, manifest: Manifest, packages: list[Package], avail
 
 
 def _check(tree: Tree, manifest: Manifest, recipe: Recipe) -> None:
-    """Refuse an image that could not start: an invalid manifest, a missing program or a missing interpreter."""
+    """Refuse an image that could not start: an invalid manifest, a missing program or a missing
+    interpreter."""
     read_manifest(tree.nodes[f"/{MANIFEST_PATH}"].content, recipe.path)
     service = manifest.service
-    commands = [service.exec, service.prepare, service.check, manifest.health, *(ready.exec for ready in service.ready)]
+    commands = [
+        service.exec,
+        service.prepare,
+        service.check,
+        manifest.health,
+        *(ready.exec for ready in service.ready),
+    ]
     programs = [command[0] for command in commands if command and not command[0].startswith(RUNTIME)]
     wrong = [f"{path} is not there, or not executable" for path in programs if not _is_program(tree, path)]
     wrong += lacking_interpreters(tree)

@@ -1,6 +1,8 @@
-"""Which files of the packages become the image: those of the named packages, and the libraries they are linked to. Pure.
+"""Which files of the packages become the image: those of the named packages, and the libraries they are
+linked to. Pure.
 
-A pattern is a shell glob over whole paths: `*` also matches slashes, and what matches a directory takes all in it.
+A pattern is a shell glob over whole paths: `*` also matches slashes, and what matches a directory takes
+all in it.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ UNWANTED = (
 )
 
 # The loader's built-in search path on Debian, ld.so(8).
+_NO_ELF = Elf(interpreter="", needed=(), search=())
 _LIBRARY_DIRECTORIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib")
 
 
@@ -84,7 +87,8 @@ def select(
 
 
 def libraries(tree: Tree, available: dict[str, Node]) -> dict[str, Node]:
-    """What the programs in `tree` are linked to, from `available`: loader, libraries, and the links that name them.
+    """What the programs in `tree` are linked to, from `available`: loader, libraries, and the links that
+    name them.
 
     ImageError with everything that is missing.
     """
@@ -94,9 +98,9 @@ def libraries(tree: Tree, available: dict[str, Node]) -> dict[str, Node]:
     waiting = [(path, node) for path, node in tree.files()]
     while waiting:
         path, node = waiting.pop()
-        elf = parse_elf(node.content, path)
-        for wanted in _wanted(elf) if elf else ():
-            target = _find(wanted, elf, path, nodes)
+        elf = parse_elf(node.content, path) or _NO_ELF
+        for wanted in _wanted(elf):
+            target = _find(wanted, elf.search, path, nodes)
             if target is None:
                 missing.append(f"{path} needs {wanted}")
                 continue
@@ -116,13 +120,13 @@ def _wanted(elf: Elf) -> tuple[str, ...]:
     return (*elf.needed, elf.interpreter) if elf.interpreter else elf.needed
 
 
-def _find(wanted: str, elf: Elf, path: str, nodes: dict[str, Node]) -> str | None:
+def _find(wanted: str, search: tuple[str, ...], path: str, nodes: dict[str, Node]) -> str | None:
     """The path by which the loader would open `wanted`."""
     if "/" in wanted:
         return wanted if resolve(nodes, wanted) else None
     origin = posixpath.dirname(path)
-    search = [part.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for part in elf.search]
-    places = (posixpath.join(directory, wanted) for directory in (*search, *_LIBRARY_DIRECTORIES))
+    own = [part.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for part in search]
+    places = (posixpath.join(directory, wanted) for directory in (*own, *_LIBRARY_DIRECTORIES))
     return next((place for place in places if resolve(nodes, place)), None)
 
 
@@ -138,14 +142,16 @@ def _chain(nodes: dict[str, Node], path: str) -> Iterator[str]:
 
 
 def copyright_files(packages: Iterable[str], available: dict[str, Node]) -> dict[str, Node]:
-    """The copyright notices of `packages`, which must go with their files; some are links to another package's."""
+    """The copyright notices of `packages`, which must go with their files; some are links to another
+    package's."""
     documents = (f"/usr/share/doc/{package}/copyright" for package in packages)
     found = {path: end for path in documents if (end := resolve(available, path))}
     return {path: available[end] for path, end in found.items()}
 
 
 def lacking_interpreters(tree: Tree) -> list[str]:
-    """`/usr/bin/x needs /bin/sh`, for every script whose interpreter neither the image nor the runtime has."""
+    """`/usr/bin/x needs /bin/sh`, for every script whose interpreter neither the image nor the runtime
+    has."""
     return [
         f"{path} needs {interpreter}"
         for path, node in tree.files()

@@ -35,7 +35,8 @@ class _Segment:
 
 
 def parse_elf(content: bytes, path: str) -> Elf | None:
-    """The loader's view of a file; None where it is no ELF file for this architecture, ImageError where it is damaged."""
+    """The loader's view of a file; None where it is no ELF file for this architecture, ImageError where
+    it is damaged."""
     if not content.startswith(_IDENT):
         return None
     try:
@@ -66,7 +67,9 @@ def _parse(content: bytes) -> Elf | None:
 
 def _segments(content: bytes, *, offset: int, size: int, count: int) -> Iterator[_Segment]:
     for index in range(count):
-        kind, _, start, address, _, file_size, _, _ = _PROGRAM_HEADER.unpack_from(content, offset + index * size)
+        kind, _, start, address, _, file_size, _, _ = _PROGRAM_HEADER.unpack_from(
+            content, offset + index * size
+        )
         yield _Segment(kind, start, address, file_size)
 
 

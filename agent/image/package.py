@@ -49,7 +49,8 @@ def _read_nodes(archive: bytes, package: str) -> dict[str, Node]:
 
 
 def _node(members: tarfile.TarFile, member: tarfile.TarInfo, earlier: dict[str, Node]) -> Node | None:
-    """One member; None for devices and the like, which no image has. A hard link is a second copy of its file."""
+    """One member; None for devices and the like, which no image has. A hard link is a second copy of its
+    file."""
     if member.islnk():
         return earlier[merged(member.linkname)]
     kinds = {tarfile.REGTYPE: Kind.FILE, tarfile.DIRTYPE: Kind.DIRECTORY, tarfile.SYMTYPE: Kind.LINK}

@@ -1,17 +1,14 @@
-"""The root directory of an image, in memory: what is in it, owned by whom, and as a tar archive.
+"""The root directory of an image, in memory: what is in it, and owned by whom.
 
-Paths are absolute and lie in a merged /usr: `/lib/x` and `/usr/lib/x` are the same file. The archive is the same for
-the same tree: sorted, with nothing of the host in it.
+Paths are absolute and lie in a merged /usr: `/lib/x` and `/usr/lib/x` are the same file.
 """
 
 from __future__ import annotations
 
-import io
 import posixpath
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import Enum, auto
 
 from agent.model.errors import ImageError
 
@@ -22,11 +19,11 @@ _MAX_LINKS = 40  # as the kernel, path_resolution(7)
 
 
 class Kind(Enum):
-    """What a node is; the values are tar's type flags."""
+    """What a node is."""
 
-    FILE = tarfile.REGTYPE
-    DIRECTORY = tarfile.DIRTYPE
-    LINK = tarfile.SYMTYPE
+    FILE = auto()
+    DIRECTORY = auto()
+    LINK = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,8 @@ class Tree:
         return Node(Kind.DIRECTORY, mtime=self.mtime)
 
     def add(self, path: str, node: Node) -> None:
-        """Put `node` at `path`, in the place of what is there; ImageError where a directory would be lost."""
+        """Put `node` at `path`, in the place of what is there; ImageError where a directory would be
+        lost."""
         path = merged(path)
         self._add_parents(path)
         present = self.nodes.get(path)
@@ -96,25 +94,6 @@ class Tree:
     def files(self) -> Iterator[tuple[str, Node]]:
         """Regular files, sorted."""
         return ((path, node) for path, node in sorted(self.nodes.items()) if node.kind is Kind.FILE)
-
-    def archive(self) -> bytes:
-        """The whole tree as a tar archive without an entry for its root."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for path, node in sorted(self.nodes.items()):
-                archive.addfile(_header(path, node), io.BytesIO(node.content))
-        return buffer.getvalue()
-
-
-def _header(path: str, node: Node) -> tarfile.TarInfo:
-    header = tarfile.TarInfo(path.removeprefix("/"))
-    header.type = node.kind.value
-    header.mode = node.mode
-    header.uid, header.gid = node.uid, node.gid
-    header.mtime = node.mtime
-    header.size = len(node.content)
-    header.linkname = node.target
-    return header
 
 
 def resolve(nodes: dict[str, Node], path: str, *, budget: int = _MAX_LINKS) -> str | None:

@@ -18,8 +18,8 @@ from agent.model.image import Image
 from agent.model.network import Port
 
 HEADER = "# Launch plan, written by appliance-agent; read by /usr/lib/appliance/launch."
-MEMORY_DIRECTORY = "/run/appliance/memory"
-"""Where the unit mounts the tmpfs that holds the guest's memory."""
+TOOLS = "/usr/lib/appliance/tools.squashfs"
+"""Static busybox for the scripts of images, shared by all guests."""
 
 
 def runtime_directory(appliance: str) -> str:
@@ -48,6 +48,7 @@ def kernel_arguments(
         "rdinit=/init",
         f"initrd={initrd}",
         f"ubd0r={image.path}",
+        f"ubd2r={TOOLS}",
         *([f"ubd1={data_volume}"] if data_volume else []),
         "quiet",
         # Skips the delay calibration: 40 ms of every start.

@@ -22,7 +22,7 @@ class Progress:
         """Something the user should know."""
 
     @contextlib.contextmanager
-    def step(self, label: str) -> Iterator[None]:
+    def step(self, label: str) -> Iterator[None]:  # noqa: ARG002 (what it is for is said by those that write)
         """A step that takes as long as the block."""
         yield
 

@@ -1,10 +1,10 @@
 """Directories in which something is put together before it is renamed into place.
 
-    parent/.NAME.XXXXXXXX.staging/      locked (flock) by the process that fills it; removed when that one is done
+    parent/.NAME.XXXXXXXX.staging/      locked (flock) by the process that fills it, which also removes it
 
-A killed process leaves its directory, but not the lock on it: whoever stages in the same parent next takes
-it away. Nobody looks for strays between another's mkdir and flock, because both happen under a lock on the
-parent itself.
+A killed process leaves its directory, but not the lock on it: whoever stages in the same parent next
+takes it away. Nobody looks for strays between another's mkdir and flock, because both happen under a
+lock on the parent itself.
 """
 
 from __future__ import annotations

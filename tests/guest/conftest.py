@@ -28,7 +28,7 @@ def kernel() -> Path:
 
 @pytest.fixture(scope="session")
 def build_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this session builds what it needs."""
+    """Where this run builds what it needs."""
     return tmp_path_factory.mktemp("build")
 
 

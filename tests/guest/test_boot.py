@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 from tests.guest.uml import FOREVER, Boot, Plan
@@ -197,3 +198,17 @@ def test_no_ipv6_on_a_device_that_has_no_ipv6_address(boot: Boot) -> None:
 def test_data_volume_takes_the_owner_of_its_mount_point(boot: Boot, data: Path) -> None:
     guest = boot(Plan(exec=f"stat -c '%u %g %a' /data; {FOREVER}", more=["data=/data"]), data=data)
     guest.wait_line("123 456 750")
+
+
+def test_erofs_image(boot: Boot, image_tree: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image.erofs"
+    subprocess.run(["mkfs.erofs", "--quiet", image, image_tree], check=True)
+    guest = boot(Plan(exec=f"grep ' / ' /proc/mounts; {FOREVER}"), image=image)
+    guest.wait_text("/dev/ubda / erofs ro,")
+
+
+def test_without_a_notify_line_the_service_runs(boot: Boot) -> None:
+    guest = boot(Plan(exec=f"echo up; {FOREVER}"), arguments=["ssl0=null"])
+    guest.wait_line("up")
+    guest.wait_text("<6>ready after ")
+    assert guest.datagrams == []

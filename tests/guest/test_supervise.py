@@ -25,7 +25,7 @@ def _is_clean(volume: Path) -> bool:
     return "needs_recovery" not in features and checked.returncode == 0
 
 
-def _silence_of(guest: Guest, seconds: float) -> int:
+def _watchdogs_within(guest: Guest, seconds: float) -> int:
     """How many watchdog messages come in this time."""
     before = guest.watchdog_count
     deadline = time.monotonic() + seconds
@@ -37,7 +37,7 @@ def _silence_of(guest: Guest, seconds: float) -> int:
 def test_watchdog_is_sent_at_the_interval(boot: Boot) -> None:
     guest = boot(Plan(more=[FAST]))
     guest.wait_ready()
-    assert 5 <= _silence_of(guest, 0.5) <= 10
+    assert 3 <= _watchdogs_within(guest, 0.5) <= 11
 
 
 def test_watchdog_only_while_the_health_check_passes(boot: Boot) -> None:
@@ -85,7 +85,7 @@ def test_closed_port_is_unhealthy(boot: Boot) -> None:
     guest = boot(Plan(exec=service, more=["ready=udp 53", FAST]))
     guest.wait_status("unhealthy: nothing is bound to port 53/udp")
     assert guest.watchdog_count > 0
-    assert _silence_of(guest, 0.3) == 0
+    assert _watchdogs_within(guest, 0.3) == 0
 
 
 def test_established_connections_do_not_hide_a_closed_port(boot: Boot) -> None:
@@ -109,7 +109,7 @@ def test_a_hung_guest_is_silent(boot: Boot) -> None:
     guest = boot(Plan(more=[FAST]))
     guest.wait_ready()
     guest.command("stop")
-    assert _silence_of(guest, 0.3) <= 1
+    assert _watchdogs_within(guest, 0.3) <= 1
     guest.command("go")
     guest.wait_until(lambda: guest.watchdog_count >= 3)
 

@@ -1,0 +1,98 @@
+"""Fixtures of the system tier: hosts from tests/run (APPLIANCE_LABS, APPLIANCE_IMAGES), appliances on
+them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system import images
+from tests.system.lab import Host
+
+LABS = os.environ.get("APPLIANCE_LABS", "").split()
+
+ZONE = """\
+$TTL 300
+@ SOA ns hostmaster 1 3600 600 86400 300
+@ NS ns
+ns A 10.88.0.53
+www A 10.88.0.80
+"""
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Every image the tests use: the samples that tests/run built, and our own."""
+    directory = tmp_path_factory.mktemp("images")
+    own = [
+        images.build(directory),
+        images.build(directory, version="2"),
+        images.build(directory, name="crasher", crash=True),
+    ]
+    return [*sorted(Path(os.environ["APPLIANCE_IMAGES"]).glob("*.squashfs")), *own]
+
+
+@pytest.fixture(
+    scope="session", params=LABS or [pytest.param("", marks=pytest.mark.skip("needs tests/run system"))]
+)
+def prepared_host(request: pytest.FixtureRequest, image_files: list[Path]) -> Host:
+    """A host with all images in its store."""
+    host = Host(request.param)
+    for path in image_files:
+        host.write(f"/var/tmp/{path.name}", path.read_bytes())
+        host.run("appliancectl", "image", "import", f"/var/tmp/{path.name}")
+    return host
+
+
+@pytest.fixture
+def host(prepared_host: Host) -> Iterator[Host]:
+    """A host without appliances, before and after."""
+    yield prepared_host
+    # A test may have left anything; what it leaves must not fail the next one.
+    prepared_host.run("sh", "-c", "rm -rf /etc/appliance/appliances/* /etc/appliance/config/*")
+    prepared_host.run("systemctl", "reset-failed")
+    prepared_host.run("systemctl", "start", "appliance-agent")
+    prepared_host.run("appliancectl", "apply")
+    prepared_host.run("sh", "-c", "rm -rf /var/lib/appliance/appliances/*")
+
+
+Make = Callable[..., None]
+
+
+@pytest.fixture
+def make(host: Host) -> Make:
+    """`make("web", "image: …", greeting="…")`: configure and apply an appliance, with configuration files by
+    name."""
+
+    def make_appliance(name: str, text: str, **files: str) -> None:
+        host.write(f"/etc/appliance/appliances/{name}.yaml", text)
+        for file, content in files.items():
+            host.write(f"/etc/appliance/config/{name}/{file.replace('_', '-')}", content)
+        host.run("appliancectl", "apply")
+
+    return make_appliance
+
+
+@pytest.fixture
+def web(host: Host, make: Make) -> str:
+    """The misbehaving web appliance, running on 10.88.0.80 with life signs every 400 ms."""
+    text = "image: misbehave:1\nnetwork: {name: default, address: 10.88.0.80}\ndata: 8M\nhealth: {interval: 400ms}\n"
+    make("web", text, greeting="hello\n")
+    host.run("systemctl", "start", "appliance@web")
+    return "web"
+
+
+@pytest.fixture
+def dns(host: Host) -> str:
+    """The real name server, running on 10.88.0.53 and authoritative for example.test."""
+    host.write("/etc/appliance/config/dns/zones/example.test.zone", ZONE)
+    host.write(
+        "/etc/appliance/appliances/dns.yaml",
+        "image: dns-nsd\nnetwork: {name: default, address: 10.88.0.53}\n",
+    )
+    host.run("appliancectl", "apply")
+    host.run("systemctl", "start", "appliance@dns")
+    return "dns"

@@ -1,0 +1,69 @@
+"""A small image whose service misbehaves on request: busybox httpd with one CGI program for each way to go
+wrong."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+NAME = "misbehave"
+_DIRECTORIES = ("proc", "sys", "dev", "run", "tmp", "etc", "bin", "data", "www/cgi-bin", "usr/lib/appliance")
+_LINKS = ("resolv.conf", "hosts", "hostname", "localtime")
+
+_CGI = {
+    # The service ends: httpd is the parent of the CGI program's shell.
+    "exit": "kill -9 $PPID $(pidof httpd)",
+    "panic": "echo c >/proc/sysrq-trigger",
+    "unhealthy": "touch /tmp/unhealthy",
+    "healthy": "rm -f /tmp/unhealthy",
+    "count": "n=$(cat /data/count 2>/dev/null); echo $((n + 1)) >/data/count; sync; cat /data/count",
+    "size": "df -k /data | tail -n 1",
+    "about": "hostname; ip -o address; cat /etc/resolv.conf /run/appliance/config/greeting; date +%Z; cat /proc/cmdline",
+    "log": "logger -p daemon.err -t tester to syslog; echo to stdout; echo '<4>with a prefix' >/dev/console",
+}
+
+_MANIFEST = """\
+interface: 1
+name: {name}
+version: "{version}"
+vendor: test.example
+architecture: x86_64
+role: test/1
+service:
+  prepare: [/bin/busybox, sh, -c, "test ! -e /run/appliance/config/fail-prepare"]
+  check: [/bin/busybox, sh, -c, "test ! -e /run/appliance/config/fail-check"]
+  exec: {exec}
+  ready: {{tcp: 80}}
+  ready-timeout: 3s
+  stop: {{signal: TERM, timeout: 2s}}
+health: {{exec: [/bin/busybox, sh, -c, "test ! -e /tmp/unhealthy || {{ echo out of order; exit 1; }}"]}}
+data: {{mount: /data, format: 1, reads: [1]}}
+requests: {{memory: 32M}}
+"""
+_SERVE = '[/bin/busybox, httpd, -f, -p, "80", -h, /www]'
+_CRASH = "[/bin/busybox, false]"
+
+
+def build(directory: Path, *, name: str = NAME, version: str = "1", crash: bool = False) -> Path:
+    """Make the image file; with `crash` its service ends at once."""
+    root = directory / f"{name}-{version}"
+    for path in _DIRECTORIES:
+        (root / path).mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    for link in _LINKS:
+        (root / "etc" / link).symlink_to(f"/run/appliance/{link}")
+    (root / "www/index.html").write_text(f"{name} {version}\n", encoding="ascii")
+    for cgi, text in _CGI.items():
+        program = root / "www/cgi-bin" / cgi
+        shell = (
+            "#!/bin/busybox sh\nexport PATH=/run/appliance/bin\nprintf 'Content-Type: text/plain\\n\\n'\n"
+        )
+        program.write_text(f"{shell}{text}\n", encoding="ascii")
+        program.chmod(0o755)
+    manifest = _MANIFEST.format(name=name, version=version, exec=_CRASH if crash else _SERVE)
+    (root / "usr/lib/appliance/manifest.yaml").write_text(manifest, encoding="ascii")
+    image = directory / f"{name}-{version}.squashfs"
+    squash = ["mksquashfs", str(root), str(image), "-all-root", "-comp", "zstd", "-quiet", "-no-progress"]
+    subprocess.run(squash, check=True, stdout=subprocess.DEVNULL)
+    return image

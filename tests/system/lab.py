@@ -1,0 +1,127 @@
+"""A booted systemd host with the packages installed, as the tests see it: tests/lab made and named it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+PROJECT = Path(__file__).resolve().parents[2]
+_T = TypeVar("_T")
+
+# Sends one request to a guest's management console: what uml_mconsole(1) does, which Debian packages with a
+# kernel.
+_MCONSOLE = """
+import socket, struct, sys
+command = sys.argv[2].encode()
+request = struct.pack("<III512s", 0xcafebabe, 2, len(command), command)
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(request, f"/run/appliance/{sys.argv[1]}/uml/guest/mconsole")
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One lab host."""
+
+    name: str
+
+    @property
+    def root(self) -> Path:
+        """Its file system, from the outside."""
+        return Path("/run/appliance-lab") / self.name / "root"
+
+    def run(self, *argv: str, stdin: str = "", check: bool = True, timeout_s: float = 120) -> str:
+        """Run a command as root and return its standard output; where it fails, so does the test."""
+        done = self.try_run(*argv, stdin=stdin, timeout_s=timeout_s)
+        if check and done.returncode:
+            command = shlex.join(argv)
+            raise AssertionError(f"{command}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def try_run(
+        self, *argv: str, stdin: str = "", timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as root, whatever comes of it."""
+        lab = [str(PROJECT / "tests/lab"), "exec", "--name", self.name, "--", *argv]
+        return subprocess.run(
+            lab, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Start a command that runs beside the test."""
+        lab = [str(PROJECT / "tests/lab"), "exec", "--name", self.name, "--", *argv]
+        return subprocess.Popen(
+            lab, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def write(self, path: str, content: str | bytes) -> None:
+        """Write a file."""
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def json(self, *argv: str) -> Any:
+        """What `appliancectl VERB… --json` prints."""
+        return json.loads(self.run("appliancectl", *argv, "--json"))
+
+    def appliance(self, name: str) -> dict[str, Any]:
+        """One appliance as the agent shows it."""
+        [found] = [appliance for appliance in self.json("list") if appliance["name"] == name]
+        return dict(found)
+
+    def unit(self, name: str, *properties: str) -> dict[str, str]:
+        """Properties of an appliance's unit."""
+        text = self.run(
+            "systemctl", "show", f"appliance@{name}", *(f"--property={key}" for key in properties)
+        )
+        return dict(line.split("=", 1) for line in text.splitlines())
+
+    def journal(self, *matches: str) -> list[dict[str, Any]]:
+        """Journal entries in their order."""
+        self.run("journalctl", "--sync", check=False)
+        text = self.run("journalctl", "--quiet", "--output=json", "--all", *matches)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def messages(self, name: str, *, since: str = "") -> list[str]:
+        """What `journalctl -u appliance@NAME` shows, from the journal cursor `since` on."""
+        matches = [f"--unit=appliance@{name}", *([f"--after-cursor={since}"] if since else [])]
+        return [str(entry["MESSAGE"]) for entry in self.journal(*matches)]
+
+    def cursor(self) -> str:
+        """The place where the journal ends now."""
+        self.run("journalctl", "--sync", check=False)
+        return str(self.journal("--lines=1")[-1]["__CURSOR"])
+
+    def mconsole(self, name: str, command: str) -> None:
+        """Send a command to a guest's kernel."""
+        self.run("python3", "-c", _MCONSOLE, name, command)
+
+    def wait(self, what: str, condition: Callable[[], _T], *, timeout_s: float = 30) -> _T:
+        """Wait until `condition` gives something true, and return that."""
+        end = time.monotonic() + timeout_s
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > end:
+                raise AssertionError(f"{what}: not within {timeout_s:g} s; last: {value!r}")
+            time.sleep(0.05)
+
+    def wait_health(self, name: str, health: str, *, timeout_s: float = 30) -> dict[str, Any]:
+        """Wait until an appliance is in this health state."""
+        last: dict[str, Any] = {}
+
+        def reached() -> bool:
+            last.update(self.appliance(name))
+            return bool(last["health"] == health)
+
+        try:
+            self.wait(f"{name} is {health}", reached, timeout_s=timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{last}\n" + "\n".join(self.messages(name)[-20:])) from error
+        return last
