@@ -2,6 +2,8 @@
 # What the build and test entry points share: messages, the cache, apt, and commands inside a Debian tree.
 # Sourced, never run. Everything for people goes to standard error; standard output belongs to the caller.
 
+# A failure inside $(...) ends that too.
+shopt -s inherit_errexit
 umask 022
 export LC_ALL=C.UTF-8
 
@@ -22,7 +24,7 @@ if [[ -t 2 ]]; then
 fi
 
 # seconds_since START: START is a value of $EPOCHREALTIME.
-seconds_since() { awk -v from="$1" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.1f", to - from }'; }
+seconds_since() { awk -v from="$1" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.2f", to - from }'; }
 
 # timed TEXT COMMAND...: runs the command between two messages, the second with the time it took.
 timed() {

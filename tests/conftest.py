@@ -9,7 +9,7 @@ import pytest
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure; an expected failure (xfail) also counts as skipped and stays what it is."""
+    """Turn a skip into a failure; an expected failure (xfail) is also reported as skipped, and stays."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import Any, Self
@@ -57,7 +58,8 @@ class ApplianceStatus:
 def appliances() -> list[ApplianceStatus]:
     """All appliances, by name."""
     managed = _call(b"org.freedesktop.DBus.ObjectManager", b"GetManagedObjects")
-    found = (_text(interfaces).get(APPLIANCE) for interfaces in managed.values())
+    # pystemd delivers an empty dictionary as an empty list.
+    found = (_text(interfaces).get(APPLIANCE) for interfaces in dict(managed).values())
     statuses = [ApplianceStatus.from_properties(properties) for properties in found if properties]
     return sorted(statuses, key=lambda status: status.name)
 
@@ -88,7 +90,7 @@ def apply(*, dry_run: bool) -> tuple[list[str], list[str]]:
 def _call(interface: bytes, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:
     os.environ["SYSTEMD_BUS_TIMEOUT"] = _CALL_TIMEOUT
     skip_init("pystemd")
-    from pystemd.dbusexc import DBusError
+    from pystemd.dbusexc import DBusBaseError
     from pystemd.dbuslib import DBus, apply_signature
 
     try:
@@ -96,7 +98,7 @@ def _call(interface: bytes, method: bytes, signature: bytes = b"", *arguments: A
             message = bus.call_method(
                 BUS_NAME, ROOT, interface, method, apply_signature(signature, list(arguments))
             )
-    except DBusError as error:
+    except DBusBaseError as error:
         raise _translated(error) from error
     return message.body
 
@@ -106,7 +108,7 @@ def _translated(error: Exception) -> ApplianceError:
     text = str(_text(getattr(error, "err_message", str(error))))
     if name.startswith(_ERROR_PREFIX):
         return ApplianceError(text, problem=Problem(name.removeprefix(_ERROR_PREFIX)))
-    if name.endswith((".AccessDenied", ".InteractiveAuthorizationRequired")):
+    if getattr(error, "errno", 0) in {-errno.EACCES, -errno.EPERM}:
         return ApplianceError(text, problem=Problem.ACCESS_DENIED, remedy="Try it as root.")
     return ApplianceError(
         f"The agent does not answer: {text}",

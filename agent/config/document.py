@@ -14,18 +14,20 @@ computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TypeVar
 
 import yaml
 
-from agent.config.units import parse_size, parse_span
+from agent.config.units import format_size, format_span, parse_size, parse_span
 from agent.model.errors import ConfigurationError, Finding
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
 _E = TypeVar("_E", bound=StrEnum)
+_N = TypeVar("_N", int, float)
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _REQUIRED = object()
 
@@ -92,10 +94,12 @@ class Value:
 
     def integer(self, *, minimum: int, maximum: int) -> int:
         """A decimal integer within bounds; `minimum` where it is none."""
-        text = self._scalar("a number") or ""
+        text = self._scalar("a number")
+        if text is None:
+            return minimum
         digits = text.removeprefix("-")
         if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
-            self.complain(f"a number expected, found “{text}”") if text else None
+            self.complain(f"a number expected, found “{text}”")
             return minimum
         if not minimum <= int(text) <= maximum:
             self.complain(f"a number from {minimum} to {maximum} expected, found {text}")
@@ -104,15 +108,25 @@ class Value:
 
     def size(self, *, minimum: int = 0, maximum: int = 1 << 50) -> int:
         """Bytes, written as `48M`."""
-        return int(self._quantity(parse_size, "a size such as 48M", minimum=minimum, maximum=maximum))
+        return self._quantity(
+            parse_size, "a size such as 48M", minimum=minimum, maximum=maximum, show=format_size
+        )
 
     def span(self, *, minimum: float = 0.0, maximum: float = 86400.0) -> float:
         """Seconds, written as `2s`, `500ms` or `1min 30s`."""
-        return self._quantity(parse_span, "a time span such as 500ms", minimum=minimum, maximum=maximum)
+        return self._quantity(
+            parse_span, "a time span such as 500ms", minimum=minimum, maximum=maximum, show=format_span
+        )
 
     def _quantity(
-        self, parse: Callable[[str], float | None], wanted: str, *, minimum: float, maximum: float
-    ) -> float:
+        self,
+        parse: Callable[[str], _N | None],
+        wanted: str,
+        *,
+        minimum: _N,
+        maximum: _N,
+        show: Callable[[_N], str],
+    ) -> _N:
         text = self._scalar(wanted)
         if text is None:
             return minimum
@@ -120,7 +134,7 @@ class Value:
         if quantity is None:
             self.complain(f"{wanted} expected, found “{text}”")
         elif not minimum <= quantity <= maximum:
-            self.complain(f"{text} is out of range ({minimum:g} to {maximum:g})")
+            self.complain(f"{text} is out of range ({show(minimum)} to {show(maximum)})")
         else:
             return quantity
         return minimum
@@ -155,12 +169,14 @@ class Value:
 
 
 class Section:
-    """A mapping whose keys are asked for one by one; `finish` reports those nobody asked for."""
+    """A mapping whose keys are asked for one by one; `finish` reports those nobody asked for. Of one that is not
+    `readable` nothing is said to be missing: that would only hide what is wrong with it."""
 
     def __init__(self, node: yaml.Node | None, findings: Findings, label: str = "") -> None:
         self.node = node
         self.findings = findings
         self.label = label
+        self.readable = node is None or isinstance(node, yaml.MappingNode)
         self._asked: set[str] = set()
         self._entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         if isinstance(node, yaml.MappingNode):
@@ -192,7 +208,7 @@ class Section:
         """The value of `key`; None where it is absent, with a finding if it is required."""
         self._asked.add(key)
         if key not in self._entries:
-            if required:
+            if required and self.readable:
                 self.complain(f"“{key}” is missing")
             return None
         return Value(self._entries[key][1], self.findings, f"{self.label}.{key}" if self.label else key)
@@ -275,22 +291,30 @@ def _check_plain(loader: yaml.SafeLoader, findings: Findings) -> bool:
 
 
 def _compose(text: str, findings: Findings) -> yaml.Node | None:
-    checker, composer = _Loader(text), _Loader(text)
     try:
-        if not _check_plain(checker, findings):
-            return None
-        node: yaml.Node | None = composer.get_single_node()
-        return node
+        # Only libyaml's loaders put off looking at the text until they are asked for something.
+        with _loader(text) as checker:
+            if not _check_plain(checker, findings):
+                return None
+        with _loader(text) as composer:
+            node: yaml.Node | None = composer.get_single_node()
+            return node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         findings.items.append(Finding(findings.path, line, column, error.problem or "not valid YAML"))
     except yaml.YAMLError as error:
         findings.add(None, f"not valid YAML: {error}".replace("\n", " "))
-    finally:
-        checker.dispose()
-        composer.dispose()
     return None
+
+
+@contextmanager
+def _loader(text: str) -> Iterator[yaml.SafeLoader]:
+    loader = _Loader(text)
+    try:
+        yield loader
+    finally:
+        loader.dispose()
 
 
 def read_document(content: str | bytes, findings: Findings) -> Section:
@@ -301,10 +325,16 @@ def read_document(content: str | bytes, findings: Findings) -> Section:
     data = content.encode() if isinstance(content, str) else content
     if len(data) > MAX_BYTES:
         findings.add(None, f"larger than {MAX_BYTES >> 20} MiB")
-        return Section(None, findings)
+        return _unreadable(findings)
     try:
-        text = data.decode()
+        node = _compose(data.decode(), findings)
     except UnicodeDecodeError as error:
         findings.add(None, f"not UTF-8: {error.reason} at byte {error.start}")
-        return Section(None, findings)
-    return Section(_compose(text, findings), findings)
+        return _unreadable(findings)
+    return Section(node, findings) if node or not findings.items else _unreadable(findings)
+
+
+def _unreadable(findings: Findings) -> Section:
+    section = Section(None, findings)
+    section.readable = False
+    return section

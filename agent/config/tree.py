@@ -107,7 +107,8 @@ def _read_agent(files: Mapping[str, bytes], found: list[Finding]) -> AgentSettin
 
 
 def _check_cores(text: str) -> str:
-    return "" if _CORES.fullmatch(text) else f"“{text}” is not a list of cores such as 0-3,6"
+    valid = _CORES.fullmatch(text) and all(parse_cores(part) for part in text.split(","))
+    return "" if valid else f"“{text}” is not a list of cores such as 0-3,6"
 
 
 def parse_cores(text: str) -> tuple[int, ...]:

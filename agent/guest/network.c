@@ -176,10 +176,10 @@ static void commit(void)
 	}
 }
 
-static void set_ipv6(const char *device, const char *setting, const char *value)
+static void set_option(const char *family, const char *device, const char *option, const char *value)
 {
 	char path[96];
-	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", device, setting);
+	snprintf(path, sizeof path, "/proc/sys/net/%s/conf/%s/%s", family, device, option);
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, value, strlen(value)) < 0)
 		fail(EXIT_NETWORK, "network: cannot write %s: %s", path, strerror(errno));
@@ -196,14 +196,19 @@ static bool has_ipv6(const struct plan *plan, const char *device)
 	return false;
 }
 
-/* A device has the addresses of the plan and no others: no router's word, no link-local one uninvited. */
-static void restrict_ipv6(const struct plan *plan, const char *device)
+/*
+ * A device has the addresses of the plan and no others: no router's word, no link-local one uninvited. It announces
+ * them when it comes up (gratuitous ARP, unsolicited NA), for another guest may have had them a moment ago.
+ */
+static void set_options(const struct plan *plan, const char *device)
 {
+	set_option("ipv4", device, "arp_notify", "1");
 	if (has_ipv6(plan, device)) {
-		set_ipv6(device, "accept_ra", "0");
-		set_ipv6(device, "accept_dad", "0");
+		set_option("ipv6", device, "accept_ra", "0");
+		set_option("ipv6", device, "accept_dad", "0");
+		set_option("ipv6", device, "ndisc_notify", "1");
 	} else {
-		set_ipv6(device, "disable_ipv6", "1");
+		set_option("ipv6", device, "disable_ipv6", "1");
 	}
 }
 
@@ -230,12 +235,15 @@ void network_configure(const struct plan *plan)
 		fail(EXIT_NETWORK, "network: cannot open a netlink socket: %s", strerror(errno));
 	bring_up("lo", 0);
 	for (size_t i = 0; i < plan->addresses.count; i++) {
-		const char *device = plan->addresses.item[i].device;
-		if (first_of_device(plan, i)) {
-			restrict_ipv6(plan, device);
-			bring_up(device, mtu_of(plan, device));
-		}
+		if (first_of_device(plan, i))
+			set_options(plan, plan->addresses.item[i].device);
 		add_address(&plan->addresses.item[i]);
+	}
+	/* After the addresses: those that a device has when it comes up are announced. */
+	for (size_t i = 0; i < plan->addresses.count; i++) {
+		const char *device = plan->addresses.item[i].device;
+		if (first_of_device(plan, i))
+			bring_up(device, mtu_of(plan, device));
 	}
 	for (size_t i = 0; i < plan->gateways.count; i++)
 		add_default_route(plan, &plan->gateways.item[i]);

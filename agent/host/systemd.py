@@ -63,6 +63,7 @@ class Systemd:
         self._properties: dict[str, dict[str, Any]] = {}
         self._appliances: dict[str, str] = {}
         self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._waiting = 0
 
     async def subscribe(self, handler: _StatusHandler) -> None:
         """Begin to receive signals; call it before reading any state, so that no change falls in between."""
@@ -131,19 +132,23 @@ class Systemd:
 
     async def _job(self, method: str, appliance: str) -> None:
         unit = unit_of(appliance)
-        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        # JobRemoved names the unit as well as the job, and may come before the reply that names the job.
-        self._jobs[unit] = done
+        self._waiting += 1
         try:
-            await self._manager(method, unit, "replace", signature="ss")
+            [job] = await self._manager(method, unit, "replace", signature="ss")
             async with asyncio.timeout(JOB_TIMEOUT_S):
-                result = await done
+                result = await self._job_result(job)
         except TimeoutError as error:
             raise UnitError(f"{unit}: the job did not end.", problem=Problem.TIMED_OUT) from error
         finally:
-            self._jobs.pop(unit, None)
+            self._waiting -= 1
+            if not self._waiting:
+                self._jobs.clear()
         if result not in {"done", "skipped"}:
             raise UnitError(f"{unit}: {result}", remedy=f"`journalctl -u {unit}` shows why.")
+
+    def _job_result(self, job: str) -> asyncio.Future[str]:
+        # JobRemoved may come before the reply that names the job: whichever is first makes the future.
+        return self._jobs.setdefault(job, asyncio.get_running_loop().create_future())
 
     async def _read(self, path: str) -> UnitStatus:
         # An unloaded unit is loaded by the call, so there is always an answer.
@@ -172,10 +177,9 @@ class Systemd:
 
     def _on_job(self, signal: Signal) -> None:
         if signal.member == "JobRemoved" and signal.interface == MANAGER:
-            _, _, unit, result = signal.body
-            waiting = self._jobs.get(unit)
-            if waiting and not waiting.done():
-                waiting.set_result(result)
+            _, job, _, result = signal.body
+            if self._waiting and not self._job_result(job).done():
+                self._job_result(job).set_result(result)
 
 
 def _ignore(_appliance: str, _status: UnitStatus) -> None:

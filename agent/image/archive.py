@@ -8,9 +8,9 @@ and checked against the archive's SHA-256 again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -27,6 +27,7 @@ _KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") f
 _POCKETS = ("", "-updates", "-security")
 _ARCHIVES = "/var/cache/apt/archives"
 _TIMEOUT_S = 1800.0
+_REPEATED = re.compile("mmdebstrap|apt-get|apt download failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,11 @@ def _run_mmdebstrap(suite: str, packages: tuple[str, ...], cache: Path, work: Pa
         reason = _reason(log)
         if not reason or error.problem is not Problem.FAILED:
             raise
-        problem = Problem.NO_SPACE if "No space left on device" in reason else Problem.FAILED
-        raise HostError(f"Packages of {suite} cannot be fetched: {reason}", problem=problem) from error
+        if "No space left on device" in reason:
+            raise HostError(
+                f"No space left while fetching packages to {cache}.", problem=Problem.NO_SPACE
+            ) from error
+        raise HostError(f"Packages of {suite} cannot be fetched: {reason}.") from error
 
 
 def _mmdebstrap(suite: str, packages: tuple[str, ...], cache: Path, work: Path) -> list[str]:
@@ -160,14 +164,13 @@ def _apt_proxies() -> Iterator[str]:
 
 
 def _reason(log: Path) -> str:
-    """What apt said was wrong, without mmdebstrap's own last word."""
-    with contextlib.suppress(OSError):
+    """What apt said was wrong, without the lines in which mmdebstrap repeats the command that failed."""
+    try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [
-            line.removeprefix("E: ") for line in lines if line.startswith("E: ") and "mmdebstrap" not in line
-        ]
-        return "; ".join(dict.fromkeys(said))
-    return ""
+    except OSError:
+        return ""
+    said = (line.removeprefix("E: ").strip().rstrip(".") for line in lines if line.startswith("E: "))
+    return "; ".join(dict.fromkeys(line for line in said if not _REPEATED.search(line)))
 
 
 def _parse_listing(line: str) -> Deb:

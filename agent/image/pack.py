@@ -1,17 +1,18 @@
 """A tree as a squashfs file: zstd, and the same bytes for the same tree and the same mksquashfs(1).
 
-The tree is given as a pseudo file with data, the form in which `unsquashfs -pf` writes a whole file system
-(squashfs-tools 4.5 and later). Nothing is unpacked, so building needs no privileges to set owners; and unlike
-with a tar archive the root directory's owner and time are ours too, not the caller's and the present.
+The tree is given as a pseudo file with data, the form in which `unsquashfs -pf` of squashfs-tools 4.5 and
+later writes a whole file system. Nothing is unpacked, so setting owners needs no privileges; and other than
+with a tar archive, the root directory does not get the caller as its owner and the present as its time.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from agent.image.tree import Kind, Node, Tree
-from agent.model.errors import ImageError
+from agent.model.errors import HostError, ImageError, Problem
 from agent.util.files import explain_full_disk, fsync_directory
 from agent.util.run import run
 from agent.util.staging import staging_directory
@@ -19,13 +20,16 @@ from agent.util.staging import staging_directory
 _COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "19", "-b", "128K")
 _DATA = b"# START OF DATA - DO NOT MODIFY\n#\n"
 _TIMEOUT_S = 1800.0
+_VERSION = re.compile(r"mksquashfs version ([0-9]+)\.([0-9]+)")
+_SPARSE_FIELD = (4, 6)
+"""The version that gave definitions of files one more field."""
 
 
 def pack(tree: Tree, output: Path) -> None:
     """Write the image aside and rename it to `output` (mode 0644); HostError where the disk is full."""
     with explain_full_disk(f"writing {output}"), staging_directory(output.parent, output.name) as staging:
         image, pseudo = staging / "image", staging / "tree"
-        pseudo.write_bytes(pseudo_file(tree))
+        pseudo.write_bytes(pseudo_file(tree, sparse_field=_version() >= _SPARSE_FIELD))
         run(_mksquashfs(image, pseudo, tree.mtime), timeout_s=_TIMEOUT_S)
         image.chmod(0o644)
         with image.open("rb") as file:
@@ -39,22 +43,33 @@ def _mksquashfs(image: Path, pseudo: Path, mtime: int) -> list[str]:
     return ["mksquashfs", "-", str(image), "-pf", str(pseudo), *_COMPRESSION, *fixed]
 
 
-def pseudo_file(tree: Tree) -> bytes:
+def _version() -> tuple[int, int]:
+    """Of mksquashfs: `mksquashfs version 4.6.1 (2023/03/25)` → (4, 6)."""
+    said = run(["mksquashfs", "-version"]).decode(errors="replace")
+    match = _VERSION.match(said)
+    if match is None:
+        raise HostError(f"mksquashfs does not say its version: {said[:80]!r}", problem=Problem.NOT_SUPPORTED)
+    return int(match[1]), int(match[2])
+
+
+def pseudo_file(tree: Tree, *, sparse_field: bool) -> bytes:
     """Definitions, one on a line and sorted, then the contents of all files in the same order."""
     lines = [f"/ D {tree.mtime} 755 0 0"]
     contents: list[bytes] = []
     offset = 0
     for path, node in sorted(tree.nodes.items()):
-        lines.append(_definition(path, node, offset))
+        lines.append(
+            _definition(path, node, offset) + (" 0" if sparse_field and node.kind is Kind.FILE else "")
+        )
         contents.append(node.content)
         offset += len(node.content)
     return b"".join([*(line.encode() + b"\n" for line in lines), _DATA, *contents])
 
 
 def _definition(path: str, node: Node, offset: int) -> str:
-    """One line; in names a backslash keeps a space from ending them. A link's target goes on to the line's end."""
-    if not (path + node.target).isprintable():
-        raise ImageError(f"{path!r} has control characters in its name.")
+    """One line. In a name a backslash keeps a space from ending it; a link's target ends with the line."""
+    if not (path + node.target).isprintable() or path.startswith("/#"):
+        raise ImageError(f"{path!r} is a name that mksquashfs cannot be told.")
     name = path.removeprefix("/").replace("\\", "\\\\").replace(" ", "\\ ").replace('"', '\\"')
     common = f"{node.mtime} {node.mode:o} {node.uid} {node.gid}"
     match node.kind:
@@ -63,4 +78,4 @@ def _definition(path: str, node: Node, offset: int) -> str:
         case Kind.LINK:
             return f"{name} S {common} {node.target}"
         case Kind.FILE:
-            return f"{name} R {common} {len(node.content)} {offset} 0"
+            return f"{name} R {common} {len(node.content)} {offset}"

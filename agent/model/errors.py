@@ -94,7 +94,13 @@ class Finding:
 
     def __str__(self) -> str:
         place = f":{self.line}:{self.column}" if self.line else ""
-        return f"{self.path}{place}: {self.message}"
+        return _on_one_line(f"{self.path}{place}: {self.message}")
+
+
+def _on_one_line(text: str) -> str:
+    """Text with control characters escaped: what is quoted from a file must not forge lines, nor move a
+    terminal's cursor."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 class ConfigurationError(ApplianceError):

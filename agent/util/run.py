@@ -23,8 +23,9 @@ def _failure(argv: Sequence[str], status: int, stderr: bytes) -> HostError:
     lines = stderr.decode(errors="replace").strip().splitlines()
     said = f": {lines[-1]}" if lines else ""
     how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-    problem = Problem.NO_SPACE if b"No space left on device" in stderr else Problem.FAILED
-    return HostError(f"{os.path.basename(argv[0])} {how}{said}", problem=problem)
+    if b"No space left on device" in stderr:
+        return HostError(f"{os.path.basename(argv[0])}: no space left on device.", problem=Problem.NO_SPACE)
+    return HostError(f"{os.path.basename(argv[0])} {how}{said}")
 
 
 def _missing(argv: Sequence[str]) -> HostError:
@@ -79,13 +80,16 @@ def run_bounded(argv: Sequence[str], *, stdin: int, limit_bytes: int, timeout_s:
             raise _missing(argv) from error
         timer = threading.Timer(timeout_s, process.kill)
         timer.start()
-        with process:
-            output = process.stdout.read(limit_bytes + 1) if process.stdout else b""
-            too_large = len(output) > limit_bytes
-            if too_large:
-                process.kill()
-        timed_out = not timer.is_alive()
-        timer.cancel()
+        try:
+            with process:
+                output = process.stdout.read(limit_bytes + 1) if process.stdout else b""
+                too_large = len(output) > limit_bytes
+                if too_large:
+                    process.kill()
+            timed_out = not timer.is_alive()
+        finally:
+            timer.cancel()
+            timer.join()
         stderr.seek(0)
         said = stderr.read(_MAX_STDERR_BYTES)
     if timed_out:

@@ -23,13 +23,13 @@ REQUIRED = {
 
 
 def test_every_page_is_there() -> None:
-    assert REQUIRED <= {page.name for page in PAGES}
+    assert {page.name for page in PAGES} >= REQUIRED
 
 
 @each(PAGES)
 def test_renders_without_warnings(path: Path) -> None:
     environment = {**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8", "MANROFFSEQ": ""}
-    command = ["man", "--warnings", "--encoding=UTF-8", "--local-file", path]
+    command: list[str | Path] = ["man", "--warnings", "--encoding=UTF-8", "--local-file", path]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0 or result.stderr:
         pytest.fail(f"{path.name}:\n{result.stderr}", pytrace=False)
@@ -46,5 +46,8 @@ def test_title_is_the_file_name(path: Path) -> None:
 def test_references_lead_somewhere(path: Path) -> None:
     """What looks like one of our pages must be one; a page elsewhere is not ours to check."""
     text = path.read_text("utf-8").replace("\\-", "-")
-    names = {f"{name}.{section}" for name, section in re.findall(r"\b(appliance[\w.@-]*?)(?:\\fR|\\fP| )?\((\d)\)", text)}
+    names = {
+        f"{name}.{section}"
+        for name, section in re.findall(r"\b(appliance[\w.@-]*?)(?:\\fR|\\fP| )?\((\d)\)", text)
+    }
     assert names <= {page.name for page in PAGES}

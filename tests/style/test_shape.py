@@ -28,8 +28,16 @@ def test_file_length(path: Path) -> None:
 
 @each(python_files())
 def test_function_length(path: Path) -> None:
-    functions = (node for node in ast.walk(syntax_tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    long = [f"{path}:{node.lineno}: {node.name} has {length} lines" for node in functions if (length := lines_of(node)) > MAX_FUNCTION_LINES]
+    functions = (
+        node
+        for node in ast.walk(syntax_tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    long = [
+        f"{path}:{node.lineno}: {node.name} has {length} lines"
+        for node in functions
+        if (length := lines_of(node)) > MAX_FUNCTION_LINES
+    ]
     assert not long, "\n".join(long)
 
 
@@ -42,5 +50,10 @@ def test_no_merge_markers_or_machine_paths() -> None:
     """Nothing of the machine on which a file was written gets into it."""
     marks = ("<" * 7 + " ", ">" * 7 + " ", "/" + "work/")
     text = {path: path.read_text("utf-8", "replace") for path in project_files()}
-    found = [f"{path.relative_to(ROOT)}: {mark}" for path, content in text.items() for mark in marks if mark in content]
+    found = [
+        f"{path.relative_to(ROOT)}: {mark}"
+        for path, content in text.items()
+        for mark in marks
+        if mark in content
+    ]
     assert not found, "\n".join(found)

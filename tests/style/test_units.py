@@ -23,7 +23,7 @@ NOT_INSTALLED = re.compile(r": Command (\S+) is not executable: No such file or 
 
 @each(UNITS)
 def test_verify(path: Path) -> None:
-    command = ["systemd-analyze", "--man=no", "verify", path]
+    command: list[str | Path] = ["systemd-analyze", "--man=no", "verify", path]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     complaints = [line for line in result.stderr.splitlines() if not _is_ours(line)]
     if complaints:

@@ -12,8 +12,8 @@ _DIRECTORIES = ("proc", "sys", "dev", "run", "tmp", "etc", "bin", "data", "www/c
 _LINKS = ("resolv.conf", "hosts", "hostname", "localtime")
 
 _CGI = {
-    # The service ends: httpd is the parent of the CGI program's shell.
-    "exit": "kill -9 $PPID $(pidof httpd)",
+    # The service ends: its main process is the parent of the one that serves this connection.
+    "exit": "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$PPID/status)",
     "panic": "echo c >/proc/sysrq-trigger",
     "unhealthy": "touch /tmp/unhealthy",
     "healthy": "rm -f /tmp/unhealthy",

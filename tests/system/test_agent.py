@@ -60,13 +60,13 @@ def test_links_taken_away_are_put_back(host: Host, web: str) -> None:
 
 
 def test_foreign_links_are_left_alone(host: Host, make: Make) -> None:
-    host.run("ip", "link", "add", "ap-mine", "type", "dummy")
+    host.run("ip", "link", "add", "ap-mine", "type", "bridge")
     try:
         host.write("/etc/appliance/appliances/mine.yaml", "image: misbehave:1\n")
         refused = host.try_run("appliancectl", "apply")
         assert refused.returncode == 5
         assert "ap-mine exists and was not made by the agent" in refused.stderr
-        assert "dummy" in host.run("ip", "-details", "link", "show", "ap-mine")
+        assert "bridge" in host.run("ip", "-details", "link", "show", "ap-mine")
     finally:
         host.run("ip", "link", "del", "ap-mine")
 

@@ -28,7 +28,7 @@ def kill_init(host: Host) -> None:
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("exit", "httpd"),
+        ("exit", "busybox ended"),
         ("panic", "the guest's kernel panicked"),
         ("kill init", "the guest's kernel panicked"),
         ("hang", "the guest gave no sign of life"),

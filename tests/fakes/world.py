@@ -1,0 +1,323 @@
+"""The outside world of agent.core in memory: units, links, files and images, as agent/core/world.py asks for them.
+
+    world = World()
+    world.files.write("appliances/dns.yaml", "image: dns-nsd\n")
+    await world.reconciler.apply(restart=True)
+    world.journal                # everything that was done, in order, as short texts
+
+One clock serves all: each thing done takes a second, so that what happened before what can be told from times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from agent.config.tree import ConfigurationFiles
+from agent.core.reconcile import Reconciler
+from agent.core.watch import Watch
+from agent.model.assignments import Assignments
+from agent.model.change import Change, Effect
+from agent.model.errors import HostError, ImageError, Problem, UnitError
+from agent.model.health import UnitStatus
+from agent.model.host import HostFacts
+from agent.model.image import Digest, Image, ImageReference
+from agent.model.network import Bridge, Tap
+from agent.plan.host import AppliancePlan
+from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
+
+SECOND_US = 1_000_000
+
+
+@dataclass
+class Journal:
+    """What was done, in order; doing something takes a second. `failing` holds what is to go wrong instead."""
+
+    done: list[str] = field(default_factory=list)
+    failing: dict[str, Exception] = field(default_factory=dict)
+    now_us: int = SECOND_US
+
+    def note(self, text: str) -> None:
+        self.now_us += SECOND_US
+        if text in self.failing:
+            raise self.failing[text]
+        self.done.append(text)
+
+    def take(self) -> list[str]:
+        """What was done since the last call."""
+        taken, self.done = self.done, []
+        return taken
+
+
+class FakeUnits:
+    """PID 1: starting always works unless the journal says otherwise."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._handler: Callable[[str, UnitStatus], None] = lambda _appliance, _status: None
+        self.status: dict[str, UnitStatus] = {}
+        self.watched: set[str] = set()
+
+    async def subscribe(self, handler: Callable[[str, UnitStatus], None]) -> None:
+        self._handler = handler
+
+    async def watch(self, appliance: str) -> UnitStatus:
+        self.watched.add(appliance)
+        return self.status.get(appliance, UnitStatus())
+
+    def unwatch(self, appliance: str) -> None:
+        self.watched.discard(appliance)
+
+    async def loaded_appliances(self) -> dict[str, str]:
+        return {name: status.active_state for name, status in self.status.items()}
+
+    async def reload(self) -> None:
+        self._journal.note("daemon-reload")
+
+    async def restart(self, appliance: str) -> None:
+        self._act("restart", appliance, "active")
+
+    async def start(self, appliance: str) -> None:
+        self._act("start", appliance, "active")
+
+    async def stop(self, appliance: str) -> None:
+        self._act("stop", appliance, "inactive")
+
+    def become(self, appliance: str, active_state: str, **changes: Any) -> None:
+        """Change a unit's state as systemd would by itself, and tell whoever watches."""
+        status = replace(self.status.get(appliance, UnitStatus()), active_state=active_state, **changes)
+        if active_state == "active" and "started_at_us" not in changes:
+            status = replace(status, started_at_us=self._journal.now_us)
+        self.status[appliance] = status
+        if appliance in self.watched:
+            self._handler(appliance, status)
+
+    def _act(self, verb: str, appliance: str, active_state: str) -> None:
+        try:
+            self._journal.note(f"{verb} {appliance}")
+        except UnitError:
+            self.become(appliance, "failed", result="exit-code")
+            raise
+        self.become(appliance, active_state)
+
+
+class FakeLinks:
+    """Bridges and taps by name."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.links: dict[str, Bridge | Tap] = {}
+
+    def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
+        links: list[Bridge | Tap] = [*bridges, *taps]
+        wanted = {link.name: link for link in links}
+        strays = sorted(self.links.keys() - wanted.keys())
+        changes = [Change(f"remove {name}", partial(self._remove, name)) for name in strays]
+        for name, link in wanted.items():
+            if self.links.get(name) != link:
+                effect = Effect.RESTART if isinstance(link, Tap) else Effect.NONE
+                appliance = link.appliance if isinstance(link, Tap) else ""
+                changes.append(Change(f"create {name}", partial(self._put, link), appliance, effect))
+        return changes
+
+    def _put(self, link: Bridge | Tap) -> None:
+        self._journal.note(f"link {link.name}")
+        self.links[link.name] = link
+
+    def _remove(self, name: str) -> None:
+        self._journal.note(f"unlink {name}")
+        del self.links[name]
+
+
+class FakeImages:
+    """A store with the images it is given."""
+
+    def __init__(self, *images: Image) -> None:
+        self.images = list(images)
+
+    def get(self, digest: Digest) -> Image:
+        return self.resolve(ImageReference(digest=digest))
+
+    def resolve(self, reference: ImageReference) -> Image:
+        found = [image for image in self.images if image.matches(reference)]
+        if not found:
+            raise ImageError(f"There is no image {reference}.", problem=Problem.NOT_FOUND)
+        return found[-1]
+
+
+@dataclass
+class _Owned:
+    """What the agent made on disk for one appliance."""
+
+    image: Digest | None = None
+    launch: str = ""
+    drop_in: str = ""
+    initrd: str = ""
+    planned_at_us: int = 0
+
+
+class FakeFiles:
+    """/etc/appliance, /run/appliance, /var/lib/appliance and /etc/passwd."""
+
+    runtime_digest = "runtime"
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.content: dict[str, bytes] = {}
+        self.guest_files: dict[str, dict[str, bytes]] = {}
+        self.users: dict[str, int] = {}
+        self.owned: dict[str, _Owned] = {}
+        self.states: set[str] = set()
+        self.volumes: dict[str, int] = {}
+        self.unfit: dict[str, str] = {}
+        self.zones = {"Europe/Berlin": b"TZif"}
+        self.assignments = Assignments()
+
+    def write(self, path: str, text: str) -> None:
+        """What the administrator does: `path` is relative to /etc/appliance; an empty text removes the file."""
+        self.content[f"{DIRECTORY}/{path}"] = text.encode()
+        if not text:
+            del self.content[f"{DIRECTORY}/{path}"]
+
+    def read_configuration(self) -> ConfigurationFiles:
+        def below(prefix: str) -> dict[str, bytes]:
+            return {path: text for path, text in self.content.items() if path.startswith(f"{DIRECTORY}/{prefix}")}
+
+        return ConfigurationFiles(below("agent"), below("networks/"), below("appliances/"))
+
+    def read_appliance_files(self, appliance: str) -> Mapping[str, bytes]:
+        return self.guest_files.get(appliance, {})
+
+    def read_time_zone(self, name: str) -> bytes | None:
+        return self.zones.get(name)
+
+    def read_assignments(self) -> Assignments:
+        return self.assignments
+
+    def keep_assignments(self, assignments: Assignments) -> bool:
+        changed = self.assignments != assignments
+        self.assignments = assignments
+        return changed
+
+    def why_unfit(self, kernel: str) -> str:
+        return self.unfit.get(kernel, "")
+
+    def user_id(self, appliance: str) -> int | None:
+        return self.users.get(appliance)
+
+    def data_volume(self, appliance: str) -> str:
+        return f"/var/lib/appliance/appliances/{appliance}/data.img"
+
+    def current_image(self, appliance: str) -> Digest | None:
+        return self.owned[appliance].image if appliance in self.owned else None
+
+    def known(self) -> set[str]:
+        return {name for name, owned in self.owned.items() if owned.launch or owned.drop_in}
+
+    def planned_at_us(self, appliance: str) -> int:
+        return self.owned[appliance].planned_at_us if appliance in self.owned else 0
+
+    def plan_users(self, appliances: Collection[str]) -> list[Change]:
+        return [
+            Change("create its system user", partial(self._create_user, name), name)
+            for name in appliances
+            if name not in self.users
+        ]
+
+    def plan(self, plan: AppliancePlan) -> list[Change]:
+        name = plan.appliance.name
+        owned = self.owned.get(name, _Owned())
+        changes = []
+        if name not in self.states:
+            changes.append(Change("create its state directory", partial(self._create_state, name), name))
+        if plan.data_bytes and name not in self.volumes:
+            changes.append(Change("create a data volume", partial(self._create_volume, plan), name))
+        if plan.image and owned.image != plan.image.digest:
+            changes.append(Change("use image", partial(self._set, name, image=plan.image.digest), name))
+        if (owned.launch, owned.initrd) != (plan.launch, plan.initrd):
+            write = partial(self._set, name, launch=plan.launch, initrd=plan.initrd)
+            changes.append(Change("write its launch plan", write, name, Effect.RESTART))
+        if owned.drop_in != plan.drop_in:
+            write = partial(self._set, name, drop_in=plan.drop_in)
+            changes.append(Change("write its unit settings", write, name, Effect.RESTART | Effect.DAEMON_RELOAD))
+        return changes
+
+    def plan_removal(self, appliance: str) -> list[Change]:
+        return [
+            Change("remove its launch plan", partial(self._set, appliance, launch="", initrd=""), appliance),
+            Change(
+                "remove its unit settings",
+                partial(self._set, appliance, drop_in=""),
+                appliance,
+                Effect.DAEMON_RELOAD,
+            ),
+        ]
+
+    def needs_growth(self, plan: AppliancePlan) -> bool:
+        return 0 < self.volumes.get(plan.appliance.name, 0) < plan.data_bytes
+
+    def would_shrink(self, plan: AppliancePlan) -> bool:
+        return 0 < plan.data_bytes < self.volumes.get(plan.appliance.name, 0)
+
+    def grow(self, plan: AppliancePlan) -> None:
+        self._journal.note(f"grow {plan.appliance.name}")
+        self.volumes[plan.appliance.name] = plan.data_bytes
+
+    def _create_user(self, name: str) -> None:
+        self._journal.note(f"user {name}")
+        self.users[name] = 900 + len(self.users)
+
+    def _create_state(self, name: str) -> None:
+        self._journal.note(f"state {name}")
+        self.states.add(name)
+
+    def _create_volume(self, plan: AppliancePlan) -> None:
+        self._journal.note(f"volume {plan.appliance.name}")
+        self.volumes[plan.appliance.name] = plan.data_bytes
+
+    def _set(self, name: str, **values: Any) -> None:
+        if name not in self.users:
+            raise HostError(f"{name} has no user yet")
+        self._journal.note(f"write {name} {next(iter(values))}")
+        if "image" not in values:
+            values["planned_at_us"] = self._journal.now_us
+        self.owned[name] = replace(self.owned.get(name, _Owned()), **values)
+
+
+class World:
+    """A host, and the reconciler that looks after it."""
+
+    def __init__(self, facts: HostFacts | None = None) -> None:
+        self.journal = Journal()
+        self.files = FakeFiles(self.journal)
+        self.links = FakeLinks(self.journal)
+        self.units = FakeUnits(self.journal)
+        self.images = FakeImages(sample_image())
+        self.files.write("networks/default.yaml", NETWORK)
+        self.changed: list[str] = []
+        self.facts = facts or sample_facts()
+        self.boot()
+
+    def boot(self) -> None:
+        """Start the agent, for the first time or again: only the host remembers anything."""
+        self.watch = Watch(self.changed.append)
+        self.reconciler = Reconciler(
+            facts=self.facts,
+            files=self.files,
+            images=self.images,
+            links=self.links,
+            units=self.units,
+            watch=self.watch,
+        )
+
+    async def run(self, *appliances: str) -> None:
+        """Have these appliances configured, applied and running, with nothing in the journal."""
+        await self.units.subscribe(self.watch.update)
+        for name in appliances:
+            self.files.write(f"appliances/{name}.yaml", "image: dns-nsd\n")
+        await self.reconciler.apply(restart=True)
+        for name in appliances:
+            await self.units.start(name)
+        self.journal.take()

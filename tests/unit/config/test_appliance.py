@@ -1,0 +1,97 @@
+"""appliance.yaml(5): defaults, and every refusal with its place."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from agent.config.appliance import KERNEL, read_appliance
+from agent.config.document import Findings, read_document
+from agent.model.appliance import Appliance, Isolation
+from agent.model.image import ImageReference
+from agent.model.network import Attachment
+
+
+def read(text: str) -> tuple[Appliance, list[str]]:
+    findings = Findings("dns.yaml")
+    appliance = read_appliance("dns", read_document(text, findings), default_network="default")
+    return appliance, [str(finding) for finding in findings.items]
+
+
+def test_an_image_is_enough() -> None:
+    expected = Appliance(
+        name="dns",
+        image=ImageReference(name="dns-nsd", version="4.6"),
+        networks=(Attachment("default"),),
+        memory_bytes=0,
+        data_bytes=0,
+        health_interval_s=2.0,
+        isolation=Isolation.STRICT,
+        kernel=KERNEL,
+        time_zone="",
+    )
+    assert read("image: dns-nsd:4.6") == (expected, [])
+    assert (expected.unit, expected.user) == ("appliance@dns.service", "appliance-dns")
+
+
+def test_everything_at_once() -> None:
+    text = """
+image: dns-nsd
+network:
+  - lan
+  - {name: default, address: [10.88.0.53, "fd00::53"], mac: 02:00:00:00:00:53}
+memory: 48M
+data: 256M
+health: {interval: 500ms}
+isolation: fast
+kernel: /opt/linux
+timezone: Europe/Berlin
+"""
+    appliance, findings = read(text)
+    assert findings == []
+    assert appliance.networks == (
+        Attachment("lan"),
+        Attachment("default", (ip_address("10.88.0.53"), ip_address("fd00::53")), "02:00:00:00:00:53"),
+    )
+    assert (appliance.memory_bytes, appliance.data_bytes) == (48 << 20, 256 << 20)
+    assert (appliance.health_interval_s, appliance.isolation) == (0.5, Isolation.FAST)
+    assert (appliance.kernel, appliance.time_zone) == ("/opt/linux", "Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("memory: 48M", ["dns.yaml:1:1: “image” is missing"]),
+        ("image: a b", ["dns.yaml:1:8: image: “a b” is no image: name, name:version or sha256:… expected"]),
+        ("image: a\nmemory: 15M", ["dns.yaml:2:9: memory: 15M is out of range (16M to 1T)"]),
+        ("image: a\nnetwork: [lan, lan]", ["dns.yaml:2:10: network: network “lan” is given twice"]),
+        ("image: a\nnetwork: {address: 1.2.3.4}", ["dns.yaml:2:10: network: “name” is missing"]),
+        ("image: a\nnetwork:\n- {name: l, address: x}", ["dns.yaml:3:22: network[0].address: “x” is not an IP address"]),
+        ("image: a\nhealth: {interval: 1ms}", ["dns.yaml:2:20: health.interval: 1ms is out of range (100ms to 3600s)"]),
+        ("image: a\nhealth: {probe: {}}", ["dns.yaml:2:10: “health.probe” is not available in this version; known here: interval"]),
+        ("image: a\nkernel: ../linux", ["dns.yaml:2:9: kernel: “../linux” is not an absolute path in its plain form"]),
+        ("image: a\ntimezone: ../../etc/shadow", ["dns.yaml:2:11: timezone: “../../etc/shadow” is not a time zone such as Europe/Berlin"]),
+    ],
+)  # fmt: skip
+def test_refusals(text: str, expected: list[str]) -> None:
+    assert read(text)[1] == expected
+
+
+@pytest.mark.parametrize("key", ["publish", "update", "group", "peers", "grants", "snapshot"])
+def test_keys_of_later_versions_are_named_as_such(key: str) -> None:
+    [finding] = read(f"image: a\n{key}: x")[1]
+    assert f"“{key}” is not available in this version" in finding
+
+
+def test_all_errors_come_at_once() -> None:
+    text = "image: 1 2\nmemory: lots\ndata: 1K\nisolation: none\nkernel: linux\ntimezone: o clock\nnonsense: 1\n"
+    places = [finding.split(": ")[0] for finding in read(text)[1]]
+    assert places == [f"dns.yaml:{line}:{column}" for line, column in ((1, 8), (2, 9), (3, 7), (4, 12), (5, 9), (6, 11), (7, 1))]
+
+
+@pytest.mark.parametrize("value", [[], {}, None, [[]], [{}], 5, [None]])
+def test_networks_of_any_shape_are_answered(value: Any) -> None:
+    appliance, findings = read(f"image: a\nnetwork: {value if value is not None else ''}")
+    assert findings or all(attachment.network for attachment in appliance.networks)
