@@ -62,7 +62,7 @@ def _stamp(path: str) -> str:
     try:
         with open(f"{os.path.dirname(path)}/verified", encoding="ascii") as file:
             return file.read().strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
@@ -144,8 +144,10 @@ def main() -> None:
     try:
         become_guest(*prepare(read_plan(sys.argv[1])))
     except RefusalError as refusal:
+        text = str(refusal).rstrip(".")
         # <3> is LOG_ERR: journald reads the prefix, sd-daemon(3).
-        print(f"<3>Cannot start: {refusal}.", file=sys.stderr)
+        print(f"<3>Cannot start: {text}.", file=sys.stderr)
+        os.write(open_notify(inherited_descriptors()), f"STATUS={text}".encode())
         sys.exit(EX_CONFIG)
 
 

@@ -8,7 +8,7 @@ import sys
 from agent.cli import client
 from agent.cli.output import print_json
 from agent.cli.verbs import Subparsers, add_verb
-from agent.model.errors import ConfigurationError, Problem
+from agent.model.errors import ApplianceError, ConfigurationError, Problem
 from agent.model.paths import Paths
 
 
@@ -47,6 +47,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from agent.host.configuration import read_appliance_files, read_configuration
 
     directory = Path(arguments.directory) if arguments.directory else Paths().configuration
+    if not directory.is_dir():
+        raise ApplianceError(f"There is no directory {directory}.", problem=Problem.NOT_FOUND)
     try:
         configuration = read_tree(read_configuration(directory))
         for name in configuration.appliances:
@@ -68,6 +70,6 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.style.json:
         print_json({"valid": True, "findings": []}, arguments.style)
     else:
-        counts = f"{len(configuration.appliances)} appliances, {len(configuration.networks)} networks"
-        print(f"{directory}: {counts}, no errors.")
+        counts = f"appliances: {len(configuration.appliances)}, networks: {len(configuration.networks)}"
+        print(f"{directory}: no errors; {counts}.")
     return 0

@@ -107,7 +107,7 @@ def _translated(error: Exception) -> ApplianceError:
     name = str(_text(getattr(error, "err_name", "")))
     text = str(_text(getattr(error, "err_message", str(error))))
     if name.startswith(_ERROR_PREFIX):
-        return ApplianceError(text, problem=Problem(name.removeprefix(_ERROR_PREFIX)))
+        return ApplianceError(text, problem=_problem(name.removeprefix(_ERROR_PREFIX)))
     if getattr(error, "errno", 0) in {-errno.EACCES, -errno.EPERM}:
         return ApplianceError(text, problem=Problem.ACCESS_DENIED, remedy="Try it as root.")
     return ApplianceError(
@@ -115,6 +115,11 @@ def _translated(error: Exception) -> ApplianceError:
         problem=Problem.UNAVAILABLE,
         remedy="`systemctl status appliance-agent` shows why. Appliances run on without it.",
     )
+
+
+def _problem(word: str) -> Problem:
+    """Of an agent that is newer than this program, a problem may be unknown here."""
+    return Problem(word) if word in list(Problem) else Problem.FAILED
 
 
 def _text(value: Any) -> Any:

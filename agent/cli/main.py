@@ -56,8 +56,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         choices=("pretty", "short"),
-        nargs="?",
-        const="pretty",
+        metavar="pretty|short",
         help="print JSON instead of a table",
     )
     parser.add_argument("--no-legend", action="store_true", help="print neither header nor count")
@@ -70,7 +69,8 @@ def _wants(argv: Sequence[str], verb: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    # argparse would take the word after a bare --json for its value.
+    argv = ["--json=pretty" if word == "--json" else word for word in argv or sys.argv[1:]]
     parser = _parser(argv)
     arguments = parser.parse_args(argv)
     if not arguments.verb:

@@ -169,7 +169,9 @@ class Value:
 
 
 class Section:
-    """A mapping whose keys are asked for one by one; `finish` reports those nobody asked for. Of one that is not
+    """A mapping whose keys are asked for one by one; `finish` reports those nobody asked for.
+
+    Of one that is not
     `readable` nothing is said to be missing: that would only hide what is wrong with it."""
 
     def __init__(self, node: yaml.Node | None, findings: Findings, label: str = "") -> None:

@@ -57,12 +57,21 @@ class Agent:
         return await self._apply(restart=True)
 
     async def start(self) -> None:
-        """Take over a host as it is found: no guest is started anew, and errors do not keep the agent from
-        watching."""
+        """Take over a host as it is found: no guest starts anew, and no error keeps the agent from watching.
+
+        Where the configuration was broken since it was last applied, that one counts until it is mended.
+        """
+        try:
+            await self._apply_what_is_valid()
+        except ApplianceError as error:
+            _log.error("The configuration could not be applied: %s", error)
+
+    async def _apply_what_is_valid(self) -> None:
         try:
             await self._apply(restart=False)
-        except ApplianceError as error:
-            _log.error("Starting without applying the configuration: %s", error)
+        except ConfigurationError:
+            _log.warning("The last valid configuration stays in force.")
+            await self._apply(restart=False, kept=True)
 
     async def restore_links(self) -> None:
         """Mend what somebody else did to our links."""
@@ -71,9 +80,9 @@ class Agent:
         except ApplianceError as error:
             _log.error("The network could not be restored: %s", error)
 
-    async def _apply(self, *, restart: bool) -> Outcome:
+    async def _apply(self, *, restart: bool, kept: bool = False) -> Outcome:
         try:
-            outcome = await self._reconciler.apply(restart=restart)
+            outcome = await self._reconciler.apply(restart=restart, kept=kept)
         except ConfigurationError as error:
             log_event(Event.REFUSED, f"Configuration refused, nothing was changed:\n{error}")
             raise
@@ -83,7 +92,5 @@ class Agent:
             log_event(Event.APPLIED, f"Configuration applied, {len(outcome.changes)} changes.")
         for problem in outcome.problems:
             name, _, reason = problem.partition(": ")
-            log_event(
-                Event.REFUSED, f"Appliance {name} cannot start: {reason}", appliance=name, reason=reason
-            )
+            log_event(Event.REFUSED, f"Appliance {name}: {reason}", appliance=name, reason=reason)
         return outcome

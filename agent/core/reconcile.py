@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from agent.core.watch import Watch
 from agent.core.world import Files, Images, Links, Units
 from agent.model.appliance import Appliance
 from agent.model.change import Change, Effect
+from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, ConfigurationError, Finding, ImageError
 from agent.model.host import HostFacts
 from agent.model.image import Image
@@ -31,6 +32,7 @@ from agent.util.journal import Event, log_event
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _NO_USER = -1
+_STOP, _GROW, _RESTART = "stop", "grow its data volume", "restart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +77,37 @@ class Reconciler:
         async with self._lock:
             plan, problems = await self._run(self._make_plan)
             users = await self._run(lambda: self._files.plan_users(plan.appliances))
-            changes = [*users, *await self._run(lambda: self._plan_changes(plan))]
-            restarts = await self._to_restart(plan, changes)
-            return Outcome((*map(str, changes), *(f"{name}: restart" for name in restarts)), problems)
+            changes = await self._run(lambda: self._plan_changes(plan))
+            growing = await self._to_grow(plan, running=True)
+            told = (
+                *map(str, users),
+                *(f"{name}: {_STOP}" for name in await self._to_stop(plan)),
+                *map(str, changes),
+                *(f"{name}: {_GROW}" for name in growing),
+                *(f"{name}: {_RESTART}" for name in await self._to_restart(plan, changes, but=growing)),
+            )
+            return Outcome(told, problems)
 
-    async def apply(self, *, restart: bool) -> Outcome:
-        """Make the host as configured. Without `restart`, running guests keep what they were started
-        with."""
+    async def apply(self, *, restart: bool, kept: bool = False) -> Outcome:
+        """Make the host as configured; with `kept`, as it was configured when that was last found valid.
+
+        Without `restart`, running guests keep what they were started with.
+        """
         async with self._lock:
-            plan, problems = await self._run(self._make_plan)
+            plan, problems = await self._run(partial(self._make_plan, kept=kept))
+            # From here on this is the plan even if a step fails: the next run takes up where this one ended.
+            await self._follow(plan)
             done = await self._carry_out(await self._run(lambda: self._files.plan_users(plan.appliances)))
-            await self._stop_removed(plan)
+            stopped, failed_stops = await self._each(await self._to_stop(plan), self._units.stop, _STOP)
             changes = await self._run(lambda: self._plan_changes(plan))
             done += await self._carry_out(changes)
             await self._run(lambda: self._files.keep_assignments(plan.assignments))
-            if any(Effect.DAEMON_RELOAD in change.effect for change in changes):
-                await self._units.reload()
-            await self._follow(plan)
-            self.plan = plan
-            done += await self._grow(plan, running=restart)
-            if restart:
-                done += await self._restart(await self._to_restart(plan, changes))
-            return Outcome(tuple(done), problems)
+            growing = await self._to_grow(plan, running=restart)
+            grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
+            restarts = await self._to_restart(plan, changes, but=growing) if restart else []
+            restarted, not_restarted = await self._each(restarts, self._units.restart, _RESTART)
+            failures = (*failed_stops, *failed, *not_restarted)
+            return Outcome((*stopped, *done, *grown, *restarted), (*problems, *failures))
 
     async def restore_links(self) -> None:
         """Put back bridges and taps that somebody took away; guests whose tap is gone are started again."""
@@ -109,7 +120,14 @@ class Reconciler:
             log_event(Event.RESTORED, f"Network restored: {', '.join(done)}.")
             lost = {change.appliance for change in changes if Effect.RESTART in change.effect}
             active = await self._units.loaded_appliances()
-            await self._restart(sorted(name for name in lost if active.get(name) in _RUNNING))
+            affected = [
+                name
+                for name in sorted(lost)
+                if active.get(name) in _RUNNING and plan.appliances[name].can_start
+            ]
+            _, failed = await self._each(affected, self._units.restart, _RESTART)
+            for problem in failed:
+                _log.warning("%s", problem)
 
     def restart_pending(self, appliance: str) -> bool:
         """Whether a running guest was started with an older plan than it has now."""
@@ -122,9 +140,21 @@ class Reconciler:
 
     # --- planning, in the thread
 
-    def _make_plan(self) -> tuple[HostPlan, tuple[str, ...]]:
-        configuration = read_tree(self._files.read_configuration())
-        inputs = {name: self._inputs(appliance) for name, appliance in configuration.appliances.items()}
+    def _make_plan(self, *, kept: bool = False) -> tuple[HostPlan, tuple[str, ...]]:
+        """The plan, and what appliances ask for in vain; ConfigurationError where it is invalid."""
+        last = self._files.kept_configuration() if kept else None
+        files = last[0] if last else self._files.read_configuration()
+        configuration = read_tree(files)
+        self._check_cores(configuration)
+        contents = {
+            name: last[1].get(name, {}) if last else self._files.read_appliance_files(name)
+            for name in configuration.appliances
+        }
+        problems: list[str] = []
+        inputs = {
+            name: self._inputs(appliance, contents[name], problems)
+            for name, appliance in configuration.appliances.items()
+        }
         plan = plan_host(
             configuration,
             inputs,
@@ -133,36 +163,57 @@ class Reconciler:
             runtime_digest=self._files.runtime_digest,
         )
         self._check_volumes(plan)
-        return plan, tuple(f"{name}: {given.refusal}" for name, given in inputs.items() if given.refusal)
+        if last is None:
+            self._files.keep_configuration(files, contents)
+        return plan, tuple(problems)
 
-    def _inputs(self, appliance: Appliance) -> GuestInputs:
-        image, refusal = self._find_image(appliance)
+    def _inputs(
+        self, appliance: Appliance, configuration: Mapping[str, bytes], problems: list[str]
+    ) -> GuestInputs:
+        image, missing = self._find_image(appliance)
+        unfit = self._files.why_unfit(appliance.kernel)
+        if missing or unfit:
+            problems.append(f"{appliance.name}: {missing or unfit}")
         return GuestInputs(
             image=image,
-            refusal=refusal or self._files.why_unfit(appliance.kernel),
-            configuration=self._files.read_appliance_files(appliance.name),
+            refusal=unfit or ("" if image else missing),
+            configuration=configuration,
             local_time=self._local_time(appliance),
             data_volume=self._files.data_volume(appliance.name),
         )
 
     def _find_image(self, appliance: Appliance) -> tuple[Image | None, str]:
-        """The image the appliance has, as long as its reference may mean it; else the newest that it may."""
-        current = self._files.current_image(appliance.name)
-        try:
-            if current and (image := self._images.get(current)).matches(appliance.image):
-                return image, ""
-        except ImageError as error:
-            _log.warning("%s: %s", appliance.name, error)
+        """The image it has, as long as its reference may mean that one; else the newest that it may mean.
+
+        Where there is none it keeps what it has, if anything; the second value then says what is missing.
+        """
+        current = self._current_image(appliance)
+        if current and current.matches(appliance.image):
+            return current, ""
         try:
             return self._images.resolve(appliance.image), ""
         except ImageError as error:
-            return None, str(error)
+            return current, str(error)
+
+    def _current_image(self, appliance: Appliance) -> Image | None:
+        digest = self._files.current_image(appliance.name)
+        try:
+            return self._images.get(digest) if digest else None
+        except ImageError as error:
+            _log.warning("%s: %s", appliance.name, error)
+            return None
 
     def _local_time(self, appliance: Appliance) -> bytes:
         content = self._files.read_time_zone(appliance.time_zone or self._facts.time_zone)
         if content is None and appliance.time_zone:
             raise _refused(appliance.name, f"timezone: there is no time zone {appliance.time_zone}")
         return content or b""
+
+    def _check_cores(self, configuration: Configuration) -> None:
+        for core in configuration.agent.cores:
+            if core not in self._facts.cores:
+                there = ", ".join(map(str, self._facts.cores))
+                raise _refused("agent", f"cores: this host has no core {core}; it has {there}")
 
     def _check_volumes(self, plan: HostPlan) -> None:
         for name, appliance in plan.appliances.items():
@@ -197,70 +248,85 @@ class Reconciler:
     # --- acting
 
     async def _carry_out(self, changes: Iterable[Change]) -> list[str]:
-        done = []
-        for change in changes:
-            await self._run(change.apply)
-            _log.info("%s", change)
-            done.append(str(change))
-        return done
+        """Apply changes in order; systemd reads its files again if it has to, even if one of them failed."""
+        done: list[Change] = []
+        try:
+            for change in changes:
+                await self._run(change.apply)
+                done.append(change)
+                _log.info("%s", change)
+        finally:
+            if any(Effect.DAEMON_RELOAD in change.effect for change in done):
+                await self._units.reload()
+        return [str(change) for change in done]
 
-    async def _stop_removed(self, plan: HostPlan) -> None:
+    async def _each(
+        self, appliances: Iterable[str], act: Callable[[str], Awaitable[None]], what: str
+    ) -> tuple[list[str], list[str]]:
+        """Do something to each; what was done, and what failed. One appliance's failure stops no other."""
+        done, failed = [], []
+        for name in appliances:
+            try:
+                await act(name)
+                done.append(f"{name}: {what}")
+            except ApplianceError as error:
+                failed.append(f"{name}: {what} failed: {error}")
+        return done, failed
+
+    async def _to_stop(self, plan: HostPlan) -> list[str]:
+        """Running appliances that are configured no more."""
         loaded = await self._units.loaded_appliances()
         removed = await self._run(self._files.known) - set(plan.appliances)
-        for name in sorted(removed):
-            if loaded.get(name) in _RUNNING:
-                await self._units.stop(name)
+        return sorted(name for name in removed if loaded.get(name) in _RUNNING)
 
     async def _follow(self, plan: HostPlan) -> None:
-        """Watch exactly the appliances of this plan."""
-        for name in set(self.plan.appliances) - set(plan.appliances):
+        """Make this the plan, and watch exactly its appliances."""
+        before, self.plan = self.plan, plan
+        for name in set(before.appliances) - set(plan.appliances):
             self._units.unwatch(name)
             self._watch.forget(name)
         for name, appliance in plan.appliances.items():
-            self._watch.titles[name] = appliance.image.manifest.title if appliance.image else ""
-            if name not in self.plan.appliances:
+            self._watch.titles[name] = appliance.image.manifest.reference if appliance.image else ""
+            if name not in before.appliances:
                 self._watch.adopt(name, await self._units.watch(name))
 
-    async def _to_restart(self, plan: HostPlan, changes: Iterable[Change]) -> list[str]:
-        """Running appliances that a change concerns, or that still run on an older plan."""
+    async def _to_restart(
+        self, plan: HostPlan, changes: Iterable[Change], *, but: Collection[str]
+    ) -> list[str]:
+        """Running appliances that a change concerns, or that still run on an older plan. One that could not
+        start again runs on as it is: a mistyped image must not end a service."""
         loaded = await self._units.loaded_appliances()
         concerned = {change.appliance for change in changes if Effect.RESTART in change.effect}
         return sorted(
             name
-            for name in plan.appliances
-            if loaded.get(name) in _RUNNING and (name in concerned or self.restart_pending(name))
+            for name, appliance in plan.appliances.items()
+            if loaded.get(name) in _RUNNING
+            and appliance.can_start
+            and name not in but
+            and (name in concerned or self.restart_pending(name))
         )
 
-    async def _restart(self, appliances: Iterable[str]) -> list[str]:
-        done = []
-        for name in appliances:
-            try:
-                await self._units.restart(name)
-                done.append(f"{name}: restart")
-            except ApplianceError as error:
-                # One appliance's failure stops no other; systemd and the watch report it.
-                _log.warning("%s: restart failed: %s", name, error)
-                done.append(f"{name}: restart failed: {error.message}")
-        return done
-
-    async def _grow(self, plan: HostPlan, *, running: bool) -> list[str]:
-        """Grow data volumes that are too small; those in use only with `running`, their guests stopped
-        meanwhile."""
+    async def _to_grow(self, plan: HostPlan, *, running: bool) -> list[str]:
+        """Appliances whose data volume is too small; those in use only with `running`, and if they can start
+        again."""
         loaded = await self._units.loaded_appliances()
-        done = []
-        for name, appliance in plan.appliances.items():
-            in_use = loaded.get(name) in _RUNNING
-            if (in_use and not running) or not await self._run(partial(self._files.needs_growth, appliance)):
-                continue
+        return [
+            name
+            for name, appliance in plan.appliances.items()
+            if (loaded.get(name) not in _RUNNING or (running and appliance.can_start))
+            and await self._run(partial(self._files.needs_growth, appliance))
+        ]
+
+    async def _grow(self, plan: HostPlan, name: str) -> None:
+        """Grow a data volume; a guest that uses it is stopped meanwhile, and then runs on its new plan."""
+        in_use = (await self._units.loaded_appliances()).get(name) in _RUNNING
+        if in_use:
+            await self._units.stop(name)
+        try:
+            await self._run(partial(self._files.grow, plan.appliances[name]))
+        finally:
             if in_use:
-                await self._units.stop(name)
-            try:
-                await self._run(partial(self._files.grow, appliance))
-            finally:
-                if in_use:
-                    await self._units.start(name)
-            done.append(f"{name}: grow its data volume")
-        return done
+                await self._units.start(name)
 
 
 _RUNNING = frozenset({"active", "activating", "reloading", "refreshing", "deactivating"})

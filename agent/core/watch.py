@@ -83,8 +83,6 @@ class Watch:
 def _combined(before: str, after: str, result: str) -> str:
     """The reason of a failure that goes on: systemd forgets the first one, its administrator wants to know
     it."""
-    if not after:
+    if not after or before.endswith(after):
         return before
-    if result == _START_LIMIT and not before.endswith(after):
-        return f"{before}; {after}" if before else after
-    return after
+    return f"{before}; {after}" if before and result == _START_LIMIT else after

@@ -75,6 +75,14 @@ class Files(Protocol):
     def read_appliance_files(self, appliance: str) -> Mapping[str, bytes]:
         """Files to hand to a guest, by relative path; ConfigurationError where one cannot be read."""
 
+    def keep_configuration(
+        self, files: ConfigurationFiles, appliance_files: Mapping[str, Mapping[str, bytes]]
+    ) -> bool:
+        """Keep a configuration that was found valid; whether it is new."""
+
+    def kept_configuration(self) -> tuple[ConfigurationFiles, Mapping[str, Mapping[str, bytes]]] | None:
+        """The configuration that was last found valid; None where there is none."""
+
     def read_time_zone(self, name: str) -> bytes | None:
         """A TZif file; None where there is no such zone."""
 

@@ -14,8 +14,9 @@ crash in between leaves the old plan in force and strays that the next run remov
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from agent.config.tree import ConfigurationFiles
 from agent.config.units import format_size
 from agent.host.assignments import read_assignments, write_assignments
 from agent.host.configuration import read_appliance_files, read_configuration
+from agent.host.kept import keep_configuration, kept_configuration
 from agent.host.kernel import why_unfit
 from agent.host.users import create_user, group_id, user_id
 from agent.host.volumes import create_volume, grow_volume, volume_size
@@ -51,6 +53,16 @@ class ApplianceFiles:
     def read_appliance_files(self, appliance: str) -> dict[str, bytes]:
         """Files to hand to a guest, by relative path; ConfigurationError where one cannot be read."""
         return read_appliance_files(self._paths.configuration / "config" / appliance)
+
+    def keep_configuration(
+        self, files: ConfigurationFiles, appliance_files: Mapping[str, Mapping[str, bytes]]
+    ) -> bool:
+        """Keep a configuration that was found valid; whether it is new."""
+        return keep_configuration(self._paths.kept_configuration, files, appliance_files)
+
+    def kept_configuration(self) -> tuple[ConfigurationFiles, Mapping[str, Mapping[str, bytes]]] | None:
+        """The configuration that was last found valid; None where there is none."""
+        return kept_configuration(self._paths.kept_configuration)
 
     def read_time_zone(self, name: str) -> bytes | None:
         """A TZif file; None where there is no such zone."""
@@ -117,15 +129,11 @@ class ApplianceFiles:
         return [*self._plan_state(plan), *self._plan_runtime(plan), *self._plan_drop_in(plan)]
 
     def plan_removal(self, appliance: str) -> list[Change]:
-        """What it takes to make an appliance unknown to systemd. Its data and its user stay."""
+        """What it takes to make systemd forget an appliance, and free its image. Data and user stay."""
+        forget, remove = partial(self._forget, appliance), partial(self._remove_drop_in, appliance)
         return [
-            Change("remove its launch plan", lambda: self._forget(appliance), appliance),
-            Change(
-                "remove its unit settings",
-                lambda: ensure_absent(self._paths.drop_in_directory(appliance) / DROP_IN),
-                appliance,
-                Effect.DAEMON_RELOAD,
-            ),
+            Change("remove its launch plan", forget, appliance),
+            Change("remove its unit settings", remove, appliance, Effect.DAEMON_RELOAD),
         ]
 
     def _plan_state(self, plan: AppliancePlan) -> Iterator[Change]:
@@ -199,8 +207,16 @@ class ApplianceFiles:
 
     def _forget(self, appliance: str) -> None:
         directory = self._paths.appliance_runtime(appliance)
-        for path in (directory / "launch", *directory.glob("initrd-*")):
+        links = (self._paths.appliance_state(appliance) / name for name in ("current", "previous"))
+        for path in (directory / "launch", *directory.glob("initrd-*"), *links):
             path.unlink(missing_ok=True)
+
+    def _remove_drop_in(self, appliance: str) -> None:
+        directory = self._paths.drop_in_directory(appliance)
+        ensure_absent(directory / DROP_IN)
+        # The administrator's own settings may lie there too.
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def _has_content(path: Path, content: str) -> bool:

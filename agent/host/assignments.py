@@ -29,7 +29,7 @@ def read_assignments(path: Path) -> Assignments:
         )
     except FileNotFoundError:
         return Assignments()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         _log.warning("%s cannot be read (%s): addresses are assigned anew, ignoring", path, error)
         return Assignments()
 

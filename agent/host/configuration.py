@@ -44,36 +44,42 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
 def read_appliance_files(directory: Path) -> dict[str, bytes]:
     """Files of /etc/appliance/config/NAME by relative path; none where there is no such directory.
 
-    Symbolic links are followed only while they stay inside the directory: what is handed to a guest is what
-    lies there.
+    Symbolic links are followed only to files inside the directory: what is handed to a guest is what lies
+    there. Dangling ones, which editors use as locks, do not count.
     """
     contents: dict[str, bytes] = {}
     found = []
-    size = 0
-    for path in _regular_files(directory):
-        relative = path.relative_to(directory).as_posix()
+    left_bytes = MAX_APPLIANCE_FILES_BYTES
+    for path in _entries(directory):
         try:
-            if not path.resolve(strict=True).is_relative_to(directory.resolve()):
-                found.append(
-                    Finding(str(path), 0, 0, "leads out of the appliance's configuration directory")
-                )
+            if wrong := _why_refused(path, directory):
+                found.append(Finding(str(path), 0, 0, wrong))
                 continue
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(left_bytes + 1)
         except OSError as error:
             found.append(Finding(str(path), 0, 0, error.strerror or "cannot be read"))
             continue
-        size += len(content)
-        if size > MAX_APPLIANCE_FILES_BYTES:
+        left_bytes -= len(content)
+        if left_bytes < 0:
             limit = f"more than {MAX_APPLIANCE_FILES_BYTES >> 20} MiB of configuration files"
             found.append(Finding(str(directory), 0, 0, limit))
             break
-        contents[relative] = content
+        contents[path.relative_to(directory).as_posix()] = content
     if found:
         raise ConfigurationError(found)
     return contents
 
 
-def _regular_files(directory: Path) -> Iterator[Path]:
+def _why_refused(path: Path, directory: Path) -> str:
+    if not path.resolve(strict=True).is_relative_to(directory.resolve()):
+        return "leads out of the appliance's configuration directory"
+    return "is a link to a directory" if path.is_dir() else ""
+
+
+def _entries(directory: Path) -> Iterator[Path]:
+    """Regular files and links to them, and links to directories, which the walk does not enter."""
     for parent, directories, names in os.walk(directory):
         directories.sort()
-        yield from (Path(parent, name) for name in sorted(names) if Path(parent, name).is_file())
+        paths = [Path(parent, name) for name in sorted((*directories, *names))]
+        yield from (path for path in paths if path.is_file() or (path.is_symlink() and path.is_dir()))

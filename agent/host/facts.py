@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.config.common import parse_address
 from agent.config.tree import parse_cores
 from agent.model.host import HostFacts
 from agent.model.network import Address
@@ -25,7 +25,7 @@ def read_facts(root: Path = Path("/")) -> HostFacts:
         loops_per_jiffy=loops_per_jiffy(
             (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         ),
-        nameservers=tuple(_nameservers(root)),
+        nameservers=_nameservers(root),
         time_zone=_time_zone(root),
     )
 
@@ -43,7 +43,7 @@ def loops_per_jiffy(cpuinfo: str) -> int:
     return round((float(match[1]) if match else _FALLBACK_BOGOMIPS) * 500_000 / GUEST_HZ)
 
 
-def _nameservers(root: Path) -> Iterator[Address]:
+def _nameservers(root: Path) -> tuple[Address, ...]:
     """The host's resolvers that a guest can reach too: not those on loopback. systemd-resolved lists its own
     upstreams."""
     for name in ("run/systemd/resolve/resolv.conf", "etc/resolv.conf"):
@@ -51,11 +51,17 @@ def _nameservers(root: Path) -> Iterator[Address]:
             text = (root / name).read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        for server in re.findall(r"^nameserver\s+([0-9a-fA-F.:]+)\s*$", text, re.MULTILINE):
-            address = ipaddress.ip_address(server)
-            if not (address.is_loopback or address.is_link_local):
-                yield address
-        return
+        return tuple(parse_nameservers(text))
+    return ()
+
+
+def parse_nameservers(text: str) -> Iterator[Address]:
+    """The addresses in a resolv.conf(5) that can be reached from elsewhere; what is none is ignored, as the
+    resolver does."""
+    for server in re.findall(r"^nameserver\s+([0-9a-fA-F.:]+)\s*$", text, re.MULTILINE):
+        address = parse_address(server)
+        if address and not (address.is_loopback or address.is_link_local):
+            yield address
 
 
 def _time_zone(root: Path) -> str:

@@ -71,11 +71,11 @@ def _architecture() -> Fitness:
 
 
 def _systemd() -> Fitness:
-    version = systemd_version()
     if not Path("/run/systemd/system").is_dir():
         return Fitness(
             "systemd", Verdict.FAILED, "it is not the init system here", "Boot this host with systemd."
         )
+    version = systemd_version()
     if version < OLDEST_SYSTEMD:
         return Fitness(
             "systemd", Verdict.FAILED, f"version {version}", f"Version {OLDEST_SYSTEMD} or later is needed."
@@ -96,7 +96,8 @@ def _agent_unit() -> Fitness:
             .strip()
         )
     except HostError as error:
-        return Fitness("agent", Verdict.FAILED, error.message, "")
+        remedy = error.remedy or "Boot this host with systemd."
+        return Fitness("agent", Verdict.FAILED, error.message, remedy)
     if state == "active":
         return _ok("agent", "running")
     return Fitness(
@@ -116,7 +117,9 @@ def _tun() -> Fitness:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
         if systemd_version() < OPEN_FILE_VERSION and not os.stat("/dev/net/tun").st_mode & stat.S_IWOTH:
             # udev makes it so; taps have owners, so nobody gains anything by it.
-            remedy = f"Before systemd {OPEN_FILE_VERSION} the guest's user opens it itself: `chmod 0666 /dev/net/tun`."
+            remedy = (
+                f"The guest's user opens it before systemd {OPEN_FILE_VERSION}: `chmod 0666 /dev/net/tun`."
+            )
             return Fitness("tun", Verdict.FAILED, "/dev/net/tun is for root only", remedy)
     except OSError as error:
         remedy = "Load the module (`modprobe tun`); in a container, have /dev/net/tun passed in."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 from collections.abc import Mapping
 
 MAX_BYTES = 256 << 20
@@ -19,6 +20,7 @@ REQUIRED = {
     "BLK_DEV_INITRD": "an initial RAM file system",
     "BLK_DEV_UBD": "UML block devices",
     "SQUASHFS": "squashfs",
+    "SQUASHFS_LZ4": "squashfs with lz4",
     "SQUASHFS_ZSTD": "squashfs with zstd",
     "EXT4_FS": "ext4",
     "TMPFS": "tmpfs",
@@ -39,6 +41,8 @@ def why_unfit(path: str) -> str:
         found = os.stat(path)
     except OSError as error:
         return f"kernel {path}: {error.strerror}"
+    if not stat.S_ISREG(found.st_mode):
+        return f"kernel {path} is not a regular file"
     return _why_unfit(path, found.st_mtime_ns, found.st_size)
 
 
@@ -46,12 +50,17 @@ def why_unfit(path: str) -> str:
 def _why_unfit(path: str, _mtime_ns: int, _size: int) -> str:
     with open(path, "rb") as file:
         content = file.read(MAX_BYTES)
-    version = re.search(rb"Linux version (\d[^ \0]*)", content)
+    version = re.search(rb"Linux version (\d[\w.+~-]{0,63})", content)
     if not version or not content.startswith(b"\x7fELF"):
         return f"kernel {path} is not a User-Mode Linux kernel"
     # Each line of the .config is a string of its own: what `linux --showconfig` prints.
-    options = dict(re.findall(rb"(?<=\0)CONFIG_(\w+)=([ym])\n\0", content))
-    wrong = judge(version[1].decode(), {name.decode(): value.decode() for name, value in options.items()})
+    options = {
+        name: value
+        for name in REQUIRED
+        for value in "ym"
+        if f"\0CONFIG_{name}={value}\n\0".encode() in content
+    }
+    wrong = judge(version[1].decode(), options)
     return f"kernel {path} {wrong}" if wrong else ""
 
 

@@ -20,7 +20,7 @@ _SUPERBLOCK = struct.Struct("<4s4I6HQQ")
 _MAGIC = b"hsqs"
 _VERSION = (4, 0)
 # What the guest kernel is built to read (packaging/kernel/appliance.config).
-_COMPRESSIONS = {1: "gzip", 4: "xz", 6: "zstd"}
+_COMPRESSIONS = {1: "gzip", 4: "xz", 5: "lz4", 6: "zstd"}
 _BLOCK_BYTES = range(4 << 10, (1 << 20) + 1)
 _NOBODY = 65534
 

@@ -25,6 +25,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,9 +95,13 @@ class ImageStore:
         with _explain(f"importing {path}"):
             with staging_directory(self.root, "import") as staging:
                 with progress.step(f"Importing {path}"):
-                    digest = _copy(path, staging / IMAGE_FILE)
-                    _complete(staging, str(path))
-                self._publish(staging, digest)
+                    # Renaming a file changes its ctime, renaming the directory it lies in does not.
+                    content = staging / "content"
+                    content.mkdir()
+                    content.chmod(0o755)
+                    digest = _copy(path, content / IMAGE_FILE)
+                    _complete(content, str(path))
+                self._publish(content, digest)
             return self.get(digest)
 
     def ensure_writable(self) -> None:
@@ -187,9 +192,8 @@ class ImageStore:
             )
         with _explain(f"removing {directory}"):
             # The manifest goes first: without it nobody takes the rest for an image.
-            for name in (MANIFEST_FILE, STAMP_FILE, IMAGE_FILE):
-                (directory / name).unlink(missing_ok=True)
-            directory.rmdir()
+            (directory / MANIFEST_FILE).unlink(missing_ok=True)
+            shutil.rmtree(directory)
             fsync_directory(self.root)
 
     def _directory(self, digest: Digest) -> Path:
@@ -206,14 +210,9 @@ class ImageStore:
             except ApplianceError as error:
                 yield Damage(digest, error)
 
-    def _publish(self, staging: Path, digest: Digest) -> None:
-        """Rename a complete staging directory into place, or mend what is there already."""
+    def _publish(self, content: Path, digest: Digest) -> None:
+        """Rename a complete directory into place, or mend what is there already."""
         target = self._directory(digest)
-        content = staging / "content"
-        content.mkdir(mode=0o755)
-        for name in (IMAGE_FILE, MANIFEST_FILE, STAMP_FILE):
-            os.rename(staging / name, content / name)
-        fsync_directory(content)
         try:
             os.rename(content, target)
         except OSError as error:
@@ -223,13 +222,13 @@ class ImageStore:
         fsync_directory(self.root)
 
     def _mend(self, content: Path, target: Path, digest: Digest) -> None:
-        """Replace the files of an image that is not sound, the manifest last, because it makes the image
-        visible."""
+        """Replace the files of an image that is not sound, the manifest last: it makes the image visible."""
         with contextlib.suppress(ApplianceError):
             self.verify(digest)
             return
-        for name in (IMAGE_FILE, STAMP_FILE, MANIFEST_FILE):
-            os.replace(content / name, target / name)
+        os.replace(content / IMAGE_FILE, target / IMAGE_FILE)
+        write_file(target / STAMP_FILE, f"{stamp_of((target / IMAGE_FILE).stat())}\n")
+        os.replace(content / MANIFEST_FILE, target / MANIFEST_FILE)
         fsync_directory(target)
 
     def _not_found(self, reference: ImageReference) -> ImageError:
@@ -289,13 +288,13 @@ def _copy(source: Path, target: Path) -> Digest:
     return Digest(digest.hexdigest())
 
 
-def _complete(staging: Path, source: str) -> None:
+def _complete(directory: Path, source: str) -> None:
     """Put manifest and stamp beside the copied image."""
-    image = staging / IMAGE_FILE
+    image = directory / IMAGE_FILE
     content = _read_manifest_inside(image, source)
     _parse(content, f"{source}:/{MANIFEST_PATH}")
-    write_file(staging / MANIFEST_FILE, content, mode=0o444)
-    write_file(staging / STAMP_FILE, f"{stamp_of(image.stat())}\n")
+    write_file(directory / MANIFEST_FILE, content, mode=0o444)
+    write_file(directory / STAMP_FILE, f"{stamp_of(image.stat())}\n")
 
 
 def _read_manifest_inside(image: Path, name: str = "") -> bytes:

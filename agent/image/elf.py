@@ -41,7 +41,7 @@ def parse_elf(content: bytes, path: str) -> Elf | None:
         return None
     try:
         return _parse(content)
-    except (struct.error, ValueError, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise ImageError(f"{path}: damaged ELF file.") from error
 
 

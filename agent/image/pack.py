@@ -1,4 +1,4 @@
-"""A tree as a squashfs file: zstd, and the same bytes for the same tree and the same mksquashfs(1).
+"""A tree as a squashfs file: lz4, and the same bytes for the same tree and the same mksquashfs(1).
 
 The tree is given as a pseudo file with data, the form in which `unsquashfs -pf` of squashfs-tools 4.5 and
 later writes a whole file system. Nothing is unpacked, so setting owners needs no privileges; and other than
@@ -17,7 +17,9 @@ from agent.util.files import explain_full_disk, fsync_directory
 from agent.util.run import run
 from agent.util.staging import staging_directory
 
-_COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "19", "-b", "128K")
+# A guest starts by reading most of its image through one slow CPU: with zstd a name server took 40 ms longer to be
+# ready than with lz4, which makes its image 7.2 MiB instead of 5.5.
+_COMPRESSION = ("-comp", "lz4", "-Xhc", "-b", "128K")
 _DATA = b"# START OF DATA - DO NOT MODIFY\n#\n"
 _TIMEOUT_S = 1800.0
 _VERSION = re.compile(r"mksquashfs version ([0-9]+)\.([0-9]+)")
@@ -30,12 +32,21 @@ def pack(tree: Tree, output: Path) -> None:
     with explain_full_disk(f"writing {output}"), staging_directory(output.parent, output.name) as staging:
         image, pseudo = staging / "image", staging / "tree"
         pseudo.write_bytes(pseudo_file(tree, sparse_field=_version() >= _SPARSE_FIELD))
-        run(_mksquashfs(image, pseudo, tree.mtime), timeout_s=_TIMEOUT_S)
+        _run_mksquashfs(_mksquashfs(image, pseudo, tree.mtime), output)
         image.chmod(0o644)
         with image.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(image, output)
         fsync_directory(output.parent)
+
+
+def _run_mksquashfs(argv: list[str], output: Path) -> None:
+    try:
+        run(argv, timeout_s=_TIMEOUT_S)
+    except HostError as error:
+        if error.problem is not Problem.NO_SPACE:
+            raise
+        raise HostError(f"No space left while writing {output}.", problem=Problem.NO_SPACE) from error
 
 
 def _mksquashfs(image: Path, pseudo: Path, mtime: int) -> list[str]:

@@ -133,6 +133,11 @@ class Manifest:
     requests: Requests = field(default_factory=Requests)
 
     @property
+    def reference(self) -> str:
+        """`dns-nsd:4.6.1-1`."""
+        return f"{self.name}:{self.version}"
+
+    @property
     def title(self) -> str:
         """`dns-nsd 4.6.1-1`."""
         return f"{self.name} {self.version}"

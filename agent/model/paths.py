@@ -38,6 +38,11 @@ class Paths:
         return self.state / "assignments.json"
 
     @property
+    def kept_configuration(self) -> Path:
+        """The last configuration that was found valid."""
+        return self.state / "configuration.json"
+
+    @property
     def runtime(self) -> Path:
         """What must not survive a reboot."""
         return self.root / "run/appliance"

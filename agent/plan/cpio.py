@@ -20,8 +20,10 @@ def pad(size: int) -> bytes:
 
 
 def _record(name: str, inode: int, mode: int, content: bytes) -> bytes:
-    fields = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name.encode()) + 1, 0)
-    header = (_MAGIC + "".join(f"{field:08x}" for field in fields)).encode() + name.encode() + b"\0"
+    # As os.fsencode() has it: a name that is no UTF-8 is kept byte by byte.
+    path = name.encode("utf-8", "surrogateescape") + b"\0"
+    fields = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path), 0)
+    header = (_MAGIC + "".join(f"{field:08x}" for field in fields)).encode() + path
     return header + pad(len(header)) + content + pad(len(content))
 
 

@@ -55,9 +55,7 @@ def render_drop_in(
         service = image.manifest.service
         unit.add("Service", "TimeoutStartSec", format_span(service.ready_timeout_s + START_MARGIN_S))
         unit.add("Service", "TimeoutStopSec", format_span(service.stop_timeout_s + START_MARGIN_S))
-        unit.add(
-            "Service", "LogExtraFields", f"APPLIANCE_IMAGE={image.manifest.name}:{image.manifest.version}"
-        )
+        unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE={image.manifest.reference}")
         unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE_DIGEST={image.digest}")
     if data_volume:
         unit.add("Service", "ReadWritePaths", data_volume)

@@ -51,6 +51,11 @@ class AppliancePlan:
     initrd: str
     guest_archive: bytes
 
+    @property
+    def can_start(self) -> bool:
+        """Whether its launch plan starts a guest, and does not refuse to."""
+        return bool(self.initrd)
+
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:

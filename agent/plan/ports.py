@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
@@ -18,13 +18,13 @@ _Leases = dict[str, dict[str, tuple[Address, ...]]]
 
 def tap_name(appliance: str, index: int) -> str:
     """`ap-dns` for the first attachment, `ap-dns.1` for the next; long names are cut and told apart by a
-    hash."""
+    hash, after a character that no name has."""
     suffix = f".{index}" if index else ""
     name = f"ap-{appliance}{suffix}"
     if len(name) <= IFNAMSIZ:
         return name
     tag = hashlib.sha256(appliance.encode()).hexdigest()[:4]
-    return f"ap-{appliance[: IFNAMSIZ - 8 - len(suffix)]}-{tag}{suffix}"
+    return f"ap-{appliance[: IFNAMSIZ - 8 - len(suffix)]}_{tag}{suffix}"
 
 
 def mac_address(machine_id: str, appliance: str, network: str) -> str:
@@ -47,23 +47,37 @@ def plan_bridge(network: Network, *, machine_id: str) -> Bridge:
     )
 
 
-def _free_addresses(subnet: Subnet, taken: set[Address]) -> Iterator[Address]:
-    last = int(subnet.broadcast_address) - 1 if subnet.version == 4 else int(subnet.broadcast_address)
-    for number in range(int(subnet.network_address) + 2, last + 1):
+def _never_given(network: Network) -> set[Address]:
+    """Addresses that no guest may have: the subnets' first, the host's own, and the last."""
+    return {
+        address
+        for subnet in network.subnets
+        for address in (subnet.network_address, network.gateway(subnet), subnet.broadcast_address)
+    }
+
+
+def _free_addresses(subnet: Subnet, taken: Collection[Address]) -> Iterator[Address]:
+    for number in range(int(subnet.network_address), int(subnet.broadcast_address)):
         address = type(subnet.network_address)(number)
         if address not in taken:
             yield address
 
 
-def _lease(
-    network: Network, wanted: tuple[Address, ...], kept: tuple[Address, ...], taken: set[Address]
-) -> tuple[Address, ...]:
-    """One address of each subnet: the fixed one, else the one it had, else the lowest that is free."""
+def _keep(network: Network, wanted: Collection[Address], held: Collection[Address]) -> list[Address]:
+    """At most one address of each subnet: the fixed one, else the one it had."""
+    found = (
+        next((address for address in (*wanted, *held) if address in subnet), None)
+        for subnet in network.subnets
+    )
+    return [address for address in found if address]
+
+
+def _complete(network: Network, kept: Collection[Address], taken: set[Address]) -> tuple[Address, ...]:
+    """One address of each subnet: the one that was kept, else the lowest that is free."""
     addresses = []
     for subnet in network.subnets:
-        fixed = next((address for address in wanted if address in subnet), None)
-        held = next((address for address in kept if address in subnet and address not in taken), None)
-        address = fixed or held or next(_free_addresses(subnet, taken), None)
+        address = next((address for address in kept if address in subnet), None)
+        address = address or next(_free_addresses(subnet, taken), None)
         if address is None:
             raise ApplianceError(
                 f"Network “{network.name}” has no free address in {subnet}.", problem=Problem.NO_SPACE
@@ -73,33 +87,41 @@ def _lease(
     return tuple(addresses)
 
 
+def _lease(
+    network: Network, fixed: Mapping[str, tuple[Address, ...]], previous: Mapping[str, tuple[Address, ...]]
+) -> dict[str, tuple[Address, ...]]:
+    """Addresses of every appliance in `fixed`, which holds those the administrator has chosen."""
+    taken = _never_given(network).union(*fixed.values())
+    kept = {}
+    # Whoever holds an address goes before whoever needs one, so that nobody takes a neighbour's.
+    for appliance, wanted in sorted(fixed.items()):
+        held = [address for address in previous.get(appliance, ()) if address not in taken]
+        kept[appliance] = _keep(network, wanted, held)
+        taken.update(kept[appliance])
+    return {appliance: _complete(network, addresses, taken) for appliance, addresses in kept.items()}
+
+
 def allocate(configuration: Configuration, previous: Assignments) -> _Leases:
     """Addresses of every attachment by network and appliance.
 
     Those once given are kept while the appliance exists and they still fit; fixed addresses go before all
     others.
     """
-    leases: _Leases = {name: {} for name in configuration.networks}
-    for name, network in configuration.networks.items():
-        attached = {
-            appliance.name: attachment.addresses
-            for appliance in configuration.appliances.values()
-            for attachment in appliance.networks
-            if attachment.network == name
-        }
-        kept = previous.addresses.get(name, {})
-        taken = {network.gateway(subnet) for subnet in network.subnets}
-        taken.update(address for addresses in attached.values() for address in addresses)
-        # Who holds an address goes before who needs one, so that a newcomer never takes a neighbour's.
-        for appliance in sorted(attached, key=lambda appliance: (appliance not in kept, appliance)):
-            leases[name][appliance] = _lease(network, attached[appliance], kept.get(appliance, ()), taken)
-    return leases
+    fixed: dict[str, dict[str, tuple[Address, ...]]] = {name: {} for name in configuration.networks}
+    for appliance in configuration.appliances.values():
+        for attachment in appliance.networks:
+            fixed[attachment.network][appliance.name] = attachment.addresses
+    return {
+        name: _lease(network, fixed[name], previous.addresses.get(name, {}))
+        for name, network in configuration.networks.items()
+    }
 
 
 def plan_ports(
     configuration: Configuration, leases: Mapping[str, Mapping[str, tuple[Address, ...]]], *, machine_id: str
 ) -> dict[str, tuple[Port, ...]]:
     """The ports of every appliance; the first one carries the default route."""
+    _check_tap_names(configuration)
     return {
         appliance.name: tuple(
             Port(
@@ -113,3 +135,15 @@ def plan_ports(
         )
         for appliance in configuration.appliances.values()
     }
+
+
+def _check_tap_names(configuration: Configuration) -> None:
+    owners: dict[str, str] = {}
+    for name in configuration.appliances:
+        owner = owners.setdefault(tap_name(name, 0), name)
+        if owner != name:
+            raise ApplianceError(
+                f"Appliances “{owner}” and “{name}” have the same tap {tap_name(name, 0)}.",
+                problem=Problem.INVALID_CONFIGURATION,
+                remedy="Give one of them another name.",
+            )

@@ -23,9 +23,8 @@ def _failure(argv: Sequence[str], status: int, stderr: bytes) -> HostError:
     lines = stderr.decode(errors="replace").strip().splitlines()
     said = f": {lines[-1]}" if lines else ""
     how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-    if b"No space left on device" in stderr:
-        return HostError(f"{os.path.basename(argv[0])}: no space left on device.", problem=Problem.NO_SPACE)
-    return HostError(f"{os.path.basename(argv[0])} {how}{said}")
+    problem = Problem.NO_SPACE if b"No space left on device" in stderr else Problem.FAILED
+    return HostError(f"{os.path.basename(argv[0])} {how}{said}", problem=problem)
 
 
 def _missing(argv: Sequence[str]) -> HostError:

@@ -56,12 +56,12 @@ class FakeUnits:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._handler: Callable[[str, UnitStatus], None] = lambda _appliance, _status: None
+        self.handler: Callable[[str, UnitStatus], None] = lambda _appliance, _status: None
         self.status: dict[str, UnitStatus] = {}
         self.watched: set[str] = set()
 
     async def subscribe(self, handler: Callable[[str, UnitStatus], None]) -> None:
-        self._handler = handler
+        self.handler = handler
 
     async def watch(self, appliance: str) -> UnitStatus:
         self.watched.add(appliance)
@@ -92,7 +92,7 @@ class FakeUnits:
             status = replace(status, started_at_us=self._journal.now_us)
         self.status[appliance] = status
         if appliance in self.watched:
-            self._handler(appliance, status)
+            self.handler(appliance, status)
 
     def _act(self, verb: str, appliance: str, active_state: str) -> None:
         try:
@@ -298,11 +298,20 @@ class World:
         self.files.write("networks/default.yaml", NETWORK)
         self.changed: list[str] = []
         self.facts = facts or sample_facts()
-        self.boot()
+        self._start()
 
     def boot(self) -> None:
-        """Start the agent, for the first time or again: only the host remembers anything."""
+        """Start the agent again: only the host remembers anything."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """End the agent."""
+        self.reconciler.close()
+
+    def _start(self) -> None:
         self.watch = Watch(self.changed.append)
+        self.units.handler = self.watch.update
         self.reconciler = Reconciler(
             facts=self.facts,
             files=self.files,
@@ -314,7 +323,6 @@ class World:
 
     async def run(self, *appliances: str) -> None:
         """Have these appliances configured, applied and running, with nothing in the journal."""
-        await self.units.subscribe(self.watch.update)
         for name in appliances:
             self.files.write(f"appliances/{name}.yaml", "image: dns-nsd\n")
         await self.reconciler.apply(restart=True)

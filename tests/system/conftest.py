@@ -35,9 +35,7 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [*sorted(Path(os.environ["APPLIANCE_IMAGES"]).glob("*.squashfs")), *own]
 
 
-@pytest.fixture(
-    scope="session", params=LABS or [pytest.param("", marks=pytest.mark.skip("needs tests/run system"))]
-)
+@pytest.fixture(scope="session", params=LABS)
 def prepared_host(request: pytest.FixtureRequest, image_files: list[Path]) -> Host:
     """A host with all images in its store."""
     host = Host(request.param)
@@ -50,13 +48,18 @@ def prepared_host(request: pytest.FixtureRequest, image_files: list[Path]) -> Ho
 @pytest.fixture
 def host(prepared_host: Host) -> Iterator[Host]:
     """A host without appliances, before and after."""
+    _remove_appliances(prepared_host)
     yield prepared_host
-    # A test may have left anything; what it leaves must not fail the next one.
-    prepared_host.run("sh", "-c", "rm -rf /etc/appliance/appliances/* /etc/appliance/config/*")
-    prepared_host.run("systemctl", "reset-failed")
-    prepared_host.run("systemctl", "start", "appliance-agent")
-    prepared_host.run("appliancectl", "apply")
-    prepared_host.run("sh", "-c", "rm -rf /var/lib/appliance/appliances/*")
+    _remove_appliances(prepared_host)
+
+
+def _remove_appliances(host: Host) -> None:
+    """Whatever a test has left must not fail the next one."""
+    host.run("sh", "-c", "rm -rf /etc/appliance/appliances/* /etc/appliance/config/*")
+    host.run("systemctl", "reset-failed")
+    host.run("systemctl", "start", "appliance-agent")
+    host.run("appliancectl", "apply")
+    host.run("sh", "-c", "rm -rf /var/lib/appliance/appliances/*")
 
 
 Make = Callable[..., None]
@@ -79,7 +82,8 @@ def make(host: Host) -> Make:
 @pytest.fixture
 def web(host: Host, make: Make) -> str:
     """The misbehaving web appliance, running on 10.88.0.80 with life signs every 400 ms."""
-    text = "image: misbehave:1\nnetwork: {name: default, address: 10.88.0.80}\ndata: 8M\nhealth: {interval: 400ms}\n"
+    network = "network: {name: default, address: 10.88.0.80}"
+    text = f"image: misbehave:1\n{network}\ndata: 8M\nhealth: {{interval: 400ms}}\n"
     make("web", text, greeting="hello\n")
     host.run("systemctl", "start", "appliance@web")
     return "web"

@@ -19,7 +19,7 @@ _CGI = {
     "healthy": "rm -f /tmp/unhealthy",
     "count": "n=$(cat /data/count 2>/dev/null); echo $((n + 1)) >/data/count; sync; cat /data/count",
     "size": "df -k /data | tail -n 1",
-    "about": "hostname; ip -o address; cat /etc/resolv.conf /run/appliance/config/greeting; date +%Z; cat /proc/cmdline",
+    "about": "hostname; ip -o address; cat /etc/resolv.conf /run/appliance/config/greeting; date +%Z",
     "log": "logger -p daemon.err -t tester to syslog; echo to stdout; echo '<4>with a prefix' >/dev/console",
 }
 

@@ -20,7 +20,8 @@ _MCONSOLE = """
 import socket, struct, sys
 command = sys.argv[2].encode()
 request = struct.pack("<III512s", 0xcafebabe, 2, len(command), command)
-socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(request, f"/run/appliance/{sys.argv[1]}/uml/guest/mconsole")
+console = f"/run/appliance/{sys.argv[1]}/uml/guest/mconsole"
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(request, console)
 """
 
 

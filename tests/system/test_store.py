@@ -39,7 +39,7 @@ def test_what_is_no_image_is_refused(host: Host) -> None:
     host.run(
         "sh",
         "-c",
-        "head -c 100000 /dev/urandom >/var/tmp/noise; head -c 50000 /var/tmp/misbehave-1.squashfs >/var/tmp/half",
+        "cd /var/tmp; head -c 100000 /dev/urandom >noise; head -c 50000 misbehave-1.squashfs >half",
     )
     for name in ("noise", "half", "does-not-exist"):
         done = host.try_run("appliancectl", "image", "import", f"/var/tmp/{name}")

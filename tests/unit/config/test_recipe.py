@@ -118,7 +118,10 @@ def test_package_and_suite_names_are_no_options_and_no_shell(name: str) -> None:
     assert findings(yaml.safe_dump({**content, "suite": name}))
 
 
-@given(st.sampled_from(("include", "users", "directories", "files", "links", "packages", "manifest", "suite")), values)
+@given(
+    st.sampled_from(("include", "users", "directories", "files", "links", "packages", "manifest", "suite")),
+    values,
+)
 def test_any_value_of_any_key_is_read_or_refused(key: str, value: object) -> None:
     try:
         recipe = read(yaml.safe_dump({**yaml.safe_load(LEAST), key: value}))

@@ -25,7 +25,7 @@ from agent.plan.host import DEFAULT_DATA_BYTES, AppliancePlan, GuestInputs, plan
 from agent.plan.launch import HEADER, render_refusal
 from tests.fakes.samples import NETWORK, sample_facts, sample_files, sample_image, sample_inputs, sample_manifest
 from tests.unit.config.strategies import HOSTILE_TEXTS, hostile_texts
-from tests.unit.plan.test_unit import parse
+from tests.unit.plan.reading import read_archives, read_unit
 
 APPLIANCE: dict[str, Any] = {
     "image": "dns-nsd",
@@ -84,9 +84,9 @@ def make_plan(
 
 
 def boot_of(plan: AppliancePlan) -> str:
-    """The boot plan out of the archive: it is the only file with this header."""
-    start = plan.guest_archive.index(b"interface=1\n")
-    return plan.guest_archive[start : plan.guest_archive.index(b"\0", start)].decode() if start else ""
+    """The boot plan out of the archive."""
+    [content] = [entry.content for entry in read_archives(plan.guest_archive) if entry.name == "appliance/boot"]
+    return content.decode()
 
 
 def structure(plan: AppliancePlan) -> tuple[list[str], list[str], list[tuple[str, str]]]:
@@ -97,7 +97,7 @@ def structure(plan: AppliancePlan) -> tuple[list[str], list[str], list[tuple[str
     boot = boot_of(plan)
     assert boot.splitlines() == boot.split("\n")[:-1]
     keys = [line.split("=")[0] for line in boot.splitlines()]
-    return launch, keys, [(section, key) for section, key, _ in parse(plan.drop_in)]
+    return launch, keys, [(section, key) for section, key, _ in read_unit(plan.drop_in)]
 
 
 _Path = tuple[str | int, ...]
@@ -199,6 +199,7 @@ def test_the_launch_plan() -> None:
         "arg rdinit=/init",
         f"arg initrd={plan.initrd}",
         f"arg ubd0r={image.path}",
+        "arg ubd2r=/usr/lib/appliance/tools.squashfs",
         "arg ubd1=/var/lib/appliance/appliances/dns/data.img",
         "arg quiet",
         "arg lpj=24000000",
@@ -265,7 +266,7 @@ def test_the_drop_in() -> None:
     assert plan.drop_in.startswith(
         "# Written by appliance-agent from /etc/appliance/appliances/dns.yaml; do not edit.\n"
     )
-    assert parse(plan.drop_in) == [
+    assert read_unit(plan.drop_in) == [
         ("[Unit]", "Description", "Appliance dns (dns-nsd 4.6.1-1)"),
         ("[Service]", "CPUAffinity", "0"),
         ("[Service]", "MemoryMax", str((48 << 20) + OVERHEAD_BYTES)),
@@ -281,7 +282,7 @@ def test_the_drop_in() -> None:
 
 
 def test_a_host_whose_systemd_opens_no_files() -> None:
-    assert parse(make_plan(host=sample_facts(systemd_version=252)).drop_in)[-2:] == [
+    assert read_unit(make_plan(host=sample_facts(systemd_version=252)).drop_in)[-2:] == [
         ("[Service]", "PrivateNetwork", "no"),
         ("[Service]", "PrivateDevices", "no"),
     ]

@@ -8,32 +8,7 @@ from hypothesis import strategies as st
 
 from agent.plan.unit import UnitFile, escape
 from tests.unit.config.strategies import HOSTILE_TEXTS, hostile_texts
-
-
-def parse(text: str) -> list[tuple[str, str, str]]:
-    """A unit file as systemd.syntax(7) reads it: section, key and value of every assignment, specifiers resolved."""
-    section, found, continued = "", [], ""
-    for line in text.split("\n"):
-        if not continued and (not line or line[0] in "#;"):
-            continue
-        if (len(line) - len(line.rstrip("\\"))) % 2:
-            continued += line[:-1] + " "
-            continue
-        whole, continued = continued + line, ""
-        if whole.startswith("["):
-            section = whole
-            continue
-        key, equals, value = whole.partition("=")
-        assert equals, whole
-        found.append((section, key, _resolve(value)))
-    assert not continued
-    return found
-
-
-def _resolve(value: str) -> str:
-    without = value.replace("%%", "")
-    assert "%" not in without, f"a specifier in {value!r}"
-    return value.replace("%%", "%").replace("\\\\", "\\")
+from tests.unit.plan.reading import read_unit
 
 
 assignments = st.tuples(
@@ -49,7 +24,7 @@ def test_no_value_becomes_a_line_a_section_or_a_specifier(given_: list[tuple[str
         unit.add(section, key, value)
     sections = list(dict.fromkeys(section for section, _, _ in printable))
     expected = [(f"[{name}]", key, value) for name in sections for section, key, value in printable if section == name]
-    assert parse(unit.render()) == expected
+    assert read_unit(unit.render()) == expected
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE_TEXTS if not text.isprintable()])

@@ -1,0 +1,61 @@
+"""Keeps the last configuration that was found valid, in /var/lib/appliance/configuration.json.
+
+An administrator's half-finished edit must not cost the host its appliances at the next boot: the agent then
+starts from this copy, and says so. Bytes are written as Latin-1 text, which has a character for each.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.config.tree import ConfigurationFiles
+from agent.util.files import ensure_file
+
+VERSION = 1
+_log = logging.getLogger(__name__)
+
+ApplianceFiles = Mapping[str, Mapping[str, bytes]]
+
+
+def keep_configuration(path: Path, files: ConfigurationFiles, appliance_files: ApplianceFiles) -> bool:
+    """Keep both; whether they differ from what was kept. Readable by root only, as the files handed to
+    guests may be."""
+    content = {
+        "version": VERSION,
+        "agent": _to_text(files.agent),
+        "networks": _to_text(files.networks),
+        "appliances": _to_text(files.appliances),
+        "files": {name: _to_text(contents) for name, contents in appliance_files.items()},
+    }
+    return ensure_file(path, json.dumps(content) + "\n", mode=0o600)
+
+
+def kept_configuration(path: Path) -> tuple[ConfigurationFiles, ApplianceFiles] | None:
+    """What was kept; None where there is nothing that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise ValueError(f"version {content['version']}")
+        files = ConfigurationFiles(
+            agent=_to_bytes(content["agent"]),
+            networks=_to_bytes(content["networks"]),
+            appliances=_to_bytes(content["appliances"]),
+        )
+        return files, {name: _to_bytes(contents) for name, contents in content["files"].items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("%s cannot be read (%s), ignoring", path, error)
+        return None
+
+
+def _to_text(contents: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: content.decode("latin-1") for name, content in contents.items()}
+
+
+def _to_bytes(contents: Mapping[str, Any]) -> dict[str, bytes]:
+    return {str(name): str(text).encode("latin-1") for name, text in contents.items()}
