@@ -70,7 +70,7 @@ def _wants(argv: Sequence[str], verb: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit status."""
     # argparse would take the word after a bare --json for its value.
-    argv = ["--json=pretty" if word == "--json" else word for word in argv or sys.argv[1:]]
+    argv = ["--json=pretty" if word == "--json" else word for word in (sys.argv[1:] if argv is None else argv)]
     parser = _parser(argv)
     arguments = parser.parse_args(argv)
     if not arguments.verb:

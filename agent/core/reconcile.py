@@ -94,7 +94,7 @@ class Reconciler:
         Without `restart`, running guests keep what they were started with.
         """
         async with self._lock:
-            plan, problems = await self._run(partial(self._make_plan, kept=kept))
+            plan, problems = await self._run(partial(self._make_plan, kept=kept, keep=not kept))
             # From here on this is the plan even if a step fails: the next run takes up where this one ended.
             await self._follow(plan)
             done = await self._carry_out(await self._run(lambda: self._files.plan_users(plan.appliances)))
@@ -140,8 +140,11 @@ class Reconciler:
 
     # --- planning, in the thread
 
-    def _make_plan(self, *, kept: bool = False) -> tuple[HostPlan, tuple[str, ...]]:
-        """The plan, and what appliances ask for in vain; ConfigurationError where it is invalid."""
+    def _make_plan(self, *, kept: bool = False, keep: bool = False) -> tuple[HostPlan, tuple[str, ...]]:
+        """The plan, and what appliances ask for in vain; ConfigurationError where it is invalid.
+
+        With `kept`, of the configuration that was last applied; with `keep`, this one is kept as such.
+        """
         last = self._files.kept_configuration() if kept else None
         files = last[0] if last else self._files.read_configuration()
         configuration = read_tree(files)
@@ -163,7 +166,7 @@ class Reconciler:
             runtime_digest=self._files.runtime_digest,
         )
         self._check_volumes(plan)
-        if last is None:
+        if keep:
             self._files.keep_configuration(files, contents)
         return plan, tuple(problems)
 

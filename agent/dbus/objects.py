@@ -24,6 +24,8 @@ _INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
+_PROPERTIES_INPUTS = {"Get": "ss", "GetAll": "s", "Set": "ssv"}
+
 _STANDARD = """
   <interface name="org.freedesktop.DBus.Introspectable">
     <method name="Introspect"><arg name="xml_data" type="s" direction="out"/></method>
@@ -151,36 +153,37 @@ class Objects:
 
     def answer(self, request: Request) -> Awaitable[Reply] | None:
         """The reply to a request; None for what the connection itself answers (Peer)."""
-        match request.interface:
-            case "org.freedesktop.DBus.Peer":
+        match request.interface, request.member:
+            case "org.freedesktop.DBus.Peer", _:
                 return None
-            case "org.freedesktop.DBus.Introspectable":
+            case "org.freedesktop.DBus.Introspectable", "Introspect":
                 return completed(lambda: Reply("s", (self._introspect(request.path),)))
-            case "org.freedesktop.DBus.Properties":
+            case "org.freedesktop.DBus.Properties", "Get" | "GetAll" | "Set":
                 return completed(lambda: self._answer_properties(request))
-            case "org.freedesktop.DBus.ObjectManager" if request.path == ROOT:
+            case "org.freedesktop.DBus.ObjectManager", "GetManagedObjects" if request.path == ROOT:
                 return completed(lambda: Reply("a{oa{sa{sv}}}", (self._managed(),)))
             case _:
                 return self._call(request)
 
+    def _face(self, path: str) -> Face:
+        if path not in self._faces:
+            raise RequestError(f"{_ERROR}.UnknownObject", f"There is no object {path}.")
+        return self._faces[path]
+
     async def _call(self, request: Request) -> Reply:
-        face = self._faces.get(request.path)
-        if face is None:
-            raise RequestError(f"{_ERROR}.UnknownObject", f"There is no object {request.path}.")
+        face = self._face(request.path)
         if request.interface not in {face.interface.name, ""} or request.member not in face.methods():
             raise RequestError(
                 f"{_ERROR}.UnknownMethod", f"{request.path} has no {request.interface}.{request.member}."
             )
-        wanted = face.interface.inputs[request.member]
-        if request.signature != wanted:
-            message = f"{request.member} takes “{wanted}”, not “{request.signature}”."
-            raise RequestError(f"{_ERROR}.InvalidArgs", message)
+        _check_signature(request, face.interface.inputs[request.member])
         result = await face.methods()[request.member](request.sender, *request.body)
         return Reply(face.interface.outputs[request.member], result)
 
     def _answer_properties(self, request: Request) -> Reply:
-        face = self._faces.get(request.path)
-        if face is None or not request.body or request.body[0] not in {face.interface.name, ""}:
+        face = self._face(request.path)
+        _check_signature(request, _PROPERTIES_INPUTS[request.member])
+        if request.body[0] not in {face.interface.name, ""}:
             raise RequestError(f"{_ERROR}.UnknownInterface", f"{request.path} has no such interface.")
         match request.member, request.body[1:]:
             case "GetAll", []:
@@ -210,3 +213,9 @@ class Objects:
         interfaces = _STANDARD + (face.interface.xml if face else "") + (_MANAGED if path == ROOT else "")
         nodes = "".join(f'  <node name="{child}"/>\n' for child in children)
         return f"<node>{interfaces}{nodes}</node>\n"
+
+
+def _check_signature(request: Request, wanted: str) -> None:
+    if request.signature != wanted:
+        message = f"{request.member} takes “{wanted}”, not “{request.signature}”."
+        raise RequestError(f"{_ERROR}.InvalidArgs", message)

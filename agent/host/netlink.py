@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from agent.util.lean import skip_init
 skip_init("pyroute2")
 from pyroute2.iproute.linux import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
-from pyroute2.netlink.rtnl import RTMGRP_LINK  # noqa: E402
+from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK  # noqa: E402
 
 ALIAS = "appliance-agent"
 
@@ -75,7 +75,8 @@ class Netlink:
         self._route.close()
 
     def _links(self) -> dict[str, _Link]:
-        links = (_read_link(message) for message in self._route.get_links())
+        with _explained("reading links"):
+            links = [_read_link(message) for message in self._route.get_links()]
         return {link.name: link for link in links}
 
     def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
@@ -150,7 +151,7 @@ class Netlink:
 
     def _set_up(self, bridge: Bridge) -> None:
         # Without a guest the bridge has no carrier, and its addresses must not wait for that as tentative.
-        Path(f"/proc/sys/net/ipv6/conf/{bridge.name}/accept_dad").write_text("0", encoding="ascii")
+        _set_ipv6(bridge.name, "accept_dad", "0")
         with _explained(f"setting up {bridge.name}"):
             index = self._index(bridge.name)
             self._route.link("set", index=index, mtu=bridge.mtu, address=bridge.mac, state="up")
@@ -171,10 +172,12 @@ class Netlink:
             try:
                 fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", tap.name.encode(), _IFF_TAP_NO_PI))
                 fcntl.ioctl(tun, _TUNSETOWNER, tap.owner_uid)
+                alias = f"{ALIAS}: tap on {tap.bridge}"
+                self._route.link("set", index=self._index(tap.name), ifalias=alias)
+                # Last: whatever fails before it, or a crash, leaves nothing.
                 fcntl.ioctl(tun, _TUNSETPERSIST, 1)
             finally:
                 os.close(tun)
-            self._route.link("set", index=self._index(tap.name), ifalias=f"{ALIAS}: tap on {tap.bridge}")
         # Without an owner any local user may attach.
         if tap_owner(tap.name) != tap.owner_uid:
             raise HostError(f"tap {tap.name} did not take its owner")
@@ -187,7 +190,7 @@ class Netlink:
     def _attach(self, tap: Tap) -> None:
         index = self._index(tap.name)
         # The host has no business on a guest's own link, and its link-local traffic would wake the guest.
-        Path(f"/proc/sys/net/ipv6/conf/{tap.name}/disable_ipv6").write_text("1", encoding="ascii")
+        _set_ipv6(tap.name, "disable_ipv6", "1")
         with _explained(f"attaching {tap.name} to {tap.bridge}"):
             self._route.link("set", index=index, mtu=tap.mtu, master=self._index(tap.bridge), state="up")
 
@@ -222,17 +225,24 @@ def _check_ours(link: _Link, kind: str) -> None:
 def tap_owner(name: str) -> int:
     """The uid that may attach to a tap, -1 for anybody; from sysfs, because netlink libraries may not know
     it."""
-    return int(Path(f"/sys/class/net/{name}/owner").read_text(encoding="ascii"))
+    with _explained(f"owner of tap {name}"):
+        return int(Path(f"/sys/class/net/{name}/owner").read_text(encoding="ascii"))
+
+
+def _set_ipv6(name: str, key: str, value: str) -> None:
+    """Set a sysctl of an interface; nothing where the host has no IPv6 (ipv6.disable=1)."""
+    with _explained(f"{key} of {name}"), suppress(FileNotFoundError):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/{key}").write_text(value, encoding="ascii")
 
 
 class LinkMonitor:
-    """A socket that becomes readable when a link changed; for the event loop."""
+    """A socket that becomes readable when a link or an address changed; for the event loop."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, RTMGRP_LINK))
+        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
 
     def fileno(self) -> int:
         """For loop.add_reader."""

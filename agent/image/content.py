@@ -40,6 +40,7 @@ UNWANTED = (
     "/usr/lib/*.la",
     "/usr/lib/*/pkgconfig",
     "/usr/lib/modprobe.d",
+    "/usr/lib/networkd-dispatcher",
     "/usr/lib/resolvconf",
     "/usr/lib/systemd",
     "/usr/lib/sysusers.d",

@@ -17,9 +17,9 @@ from agent.util.files import explain_full_disk, fsync_directory
 from agent.util.run import run
 from agent.util.staging import staging_directory
 
-# A guest starts by reading most of its image through one slow CPU: with zstd a name server took 40 ms longer to be
-# ready than with lz4, which makes its image 7.2 MiB instead of 5.5.
-_COMPRESSION = ("-comp", "lz4", "-Xhc", "-b", "128K")
+# A guest starts by reading most of its image on one slow CPU: with zstd a name server took 40 ms longer to
+# be ready than with lz4, which makes its image 7.2 MiB instead of 5.5.
+_COMPRESSION = ("-comp", "lz4", "-Xhc", "-b", "64K")
 _DATA = b"# START OF DATA - DO NOT MODIFY\n#\n"
 _TIMEOUT_S = 1800.0
 _VERSION = re.compile(r"mksquashfs version ([0-9]+)\.([0-9]+)")

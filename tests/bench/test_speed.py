@@ -99,7 +99,7 @@ def proportional_set_mb(host: Host, unit: str) -> float:
     script = f"""
         group=$(systemctl show --property=ControlGroup --value {unit})
         for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
-            [ -s $hierarchy$group/cgroup.procs ] && break
+            [ -e $hierarchy$group/cgroup.procs ] && break
         done
         for pid in $(cat $hierarchy$group/cgroup.procs); do grep ^Pss: /proc/$pid/smaps_rollup; done
     """

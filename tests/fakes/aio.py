@@ -64,8 +64,13 @@ def _possessions() -> set[str]:
 
 
 def _children() -> set[str]:
-    tasks = Path("/proc/self/task").glob("*/children")
-    return {f"child {pid}" for path in tasks for pid in path.read_text(encoding="ascii").split()}
+    found = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        try:
+            found.update(f"child {pid}" for pid in path.read_text(encoding="ascii").split())
+        except OSError:
+            continue  # a thread that has just ended
+    return found
 
 
 def _descriptors() -> set[str]:

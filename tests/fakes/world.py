@@ -174,6 +174,7 @@ class FakeFiles:
         self.unfit: dict[str, str] = {}
         self.zones = {"Europe/Berlin": b"TZif"}
         self.assignments = Assignments()
+        self.kept: tuple[ConfigurationFiles, Mapping[str, Mapping[str, bytes]]] | None = None
 
     def write(self, path: str, text: str) -> None:
         """What the administrator does: `path` is relative to /etc/appliance; an empty text removes the file."""
@@ -189,6 +190,16 @@ class FakeFiles:
 
     def read_appliance_files(self, appliance: str) -> Mapping[str, bytes]:
         return self.guest_files.get(appliance, {})
+
+    def keep_configuration(
+        self, files: ConfigurationFiles, appliance_files: Mapping[str, Mapping[str, bytes]]
+    ) -> bool:
+        changed = self.kept != (files, appliance_files)
+        self.kept = files, appliance_files
+        return changed
+
+    def kept_configuration(self) -> tuple[ConfigurationFiles, Mapping[str, Mapping[str, bytes]]] | None:
+        return self.kept
 
     def read_time_zone(self, name: str) -> bytes | None:
         return self.zones.get(name)
@@ -296,7 +307,7 @@ class World:
         self.units = FakeUnits(self.journal)
         self.images = FakeImages(sample_image())
         self.files.write("networks/default.yaml", NETWORK)
-        self.changed: list[str] = []
+        self.on_change: Callable[[str], None] = lambda _appliance: None
         self.facts = facts or sample_facts()
         self._start()
 
@@ -310,7 +321,7 @@ class World:
         self.reconciler.close()
 
     def _start(self) -> None:
-        self.watch = Watch(self.changed.append)
+        self.watch = Watch(lambda appliance: self.on_change(appliance))
         self.units.handler = self.watch.update
         self.reconciler = Reconciler(
             facts=self.facts,

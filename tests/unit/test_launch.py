@@ -229,16 +229,14 @@ def test_the_guest_s_environment_and_descriptors(launch: ModuleType, monkeypatch
     assert ran == [("/linux", ["/linux", "a"], {"TMPDIR": "/run/appliance/memory", "HOME": "/"})]
 
 
-def test_a_refusal_is_one_line_for_the_journal_and_its_status_ends_restarts() -> None:
+def test_a_refusal_is_one_line_for_the_journal_and_its_status_ends_restarts(notify: socket.socket) -> None:
     done = subprocess.run(
         [sys.executable, "-ISs", PATH, "no-such-appliance"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 78
-    assert done.stdout == ""
-    assert done.stderr == (
-        "<3>Cannot start: /run/appliance/no-such-appliance/launch: No such file or directory; "
-        "`appliancectl apply` writes it.\n"
-    )
+    reason = "/run/appliance/no-such-appliance/launch: No such file or directory; `appliancectl apply` writes it"
+    assert (done.stdout, done.stderr) == ("", f"<3>Cannot start: {reason}.\n")
+    assert notify.recv(999).decode() == f"STATUS={reason}"
 
 
 def test_it_imports_only_what_the_interpreter_has_built_in() -> None:

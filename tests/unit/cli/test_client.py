@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from agent.cli import client
@@ -52,23 +54,23 @@ def test_an_appliance_that_is_not_there() -> None:
 class BusError(Exception):
     """As pystemd's DBusError looks."""
 
-    def __init__(self, name: bytes, message: bytes) -> None:
+    def __init__(self, name: bytes, message: bytes, number: int) -> None:
         super().__init__(name, message)
-        self.err_name, self.err_message = name, message
+        self.err_name, self.err_message, self.errno = name, message, number
 
 
 @pytest.mark.parametrize(
-    ("name", "problem"),
+    ("name", "number", "problem"),
     [
-        *((f"org.appliance1.Error.{problem}", problem) for problem in Problem),
-        ("org.freedesktop.DBus.Error.AccessDenied", Problem.ACCESS_DENIED),
-        ("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", Problem.ACCESS_DENIED),
-        ("org.freedesktop.DBus.Error.ServiceUnknown", Problem.UNAVAILABLE),
-        ("org.freedesktop.DBus.Error.NoReply", Problem.UNAVAILABLE),
-        ("org.appliance1.Error.OfALaterVersion", Problem.FAILED),
+        # sd-bus-errors(3): what is not in its table is EIO.
+        *((f"org.appliance1.Error.{problem}", errno.EIO, problem) for problem in Problem),
+        ("org.freedesktop.DBus.Error.AccessDenied", errno.EACCES, Problem.ACCESS_DENIED),
+        ("org.freedesktop.DBus.Error.ServiceUnknown", errno.EHOSTUNREACH, Problem.UNAVAILABLE),
+        ("org.freedesktop.DBus.Error.NoReply", errno.ETIMEDOUT, Problem.UNAVAILABLE),
+        ("org.appliance1.Error.OfALaterVersion", errno.EIO, Problem.FAILED),
     ],
 )
-def test_errors(name: str, problem: Problem) -> None:
-    error = client._translated(BusError(name.encode(), b"It is so."))
+def test_errors(name: str, number: int, problem: Problem) -> None:
+    error = client._translated(BusError(name.encode(), b"It is so.", -number))
     assert error.problem is problem
     assert "It is so." in str(error)

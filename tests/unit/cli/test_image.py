@@ -53,7 +53,7 @@ def test_list_as_json(store: ImageStore, image: Image, capsys: pytest.CaptureFix
     (record,) = json.loads(call(capsys, "list", "--json")[1])
     assert record["digest"] == str(image.digest)
     assert (record["name"], record["version"], record["used_by"]) == ("web", "1.0", [])
-    assert json.loads(call(capsys, "list", "--json", "short")[1]) == [record]
+    assert json.loads(call(capsys, "list", "--json=short")[1]) == [record]
 
 
 def test_damage_is_told_beside_the_list(

@@ -219,7 +219,7 @@ def etc(tmp_path: Path) -> Path:
 
 def test_check(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(etc)]) == 0
-    assert capsys.readouterr().out == f"{etc}: 1 appliances, 1 networks, no errors.\n"
+    assert capsys.readouterr().out == f"{etc}: no errors; appliances: 1, networks: 1.\n"
     assert main(["check", str(etc), "--json=short"]) == 0
     assert json.loads(capsys.readouterr().out) == {"valid": True, "findings": []}
 

@@ -9,15 +9,15 @@ import pytest
 from agent.cli.output import Style, paint, print_table
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be called in the test itself: pytest exchanges standard output between a test's phases."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.usefixtures("terminal")
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_terminal(monkeypatch)
     assert Style().colours
     monkeypatch.setenv("TERM", "dumb")
     assert not Style().colours
@@ -32,8 +32,10 @@ def test_no_colours_elsewhere() -> None:
     assert paint("x", "unknown", colours=True) == "x"
 
 
-@pytest.mark.usefixtures("terminal")
-def test_colours_do_not_move_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_colours_do_not_move_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_terminal(monkeypatch)
     print_table(["A", "B"], [["failed", "x"], ["ok", "y"]], Style(), paints={"failed": "bad", "ok": "good"})
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == ["\x1b[1;31mfailed\x1b[0m  x", "\x1b[32mok\x1b[0m      y"]

@@ -53,7 +53,7 @@ async def test_an_appliance_that_cannot_start_has_it_in_its_own_log(world: World
     assert events.entries[-1] == (
         Event.REFUSED,
         "dns",
-        "Appliance dns cannot start: There is no image dns-bind.",
+        "Appliance dns: There is no image dns-bind.",
     )
 
 
@@ -68,10 +68,25 @@ async def test_starting_survives_what_is_wrong(
 ) -> None:
     world.files.write("appliances/dns.yaml", "image: [")
     await agent.start()
-    assert applied == ["applied"]
-    assert [(record.levelno, "Starting without applying" in record.message) for record in caplog.records] == [
-        (logging.ERROR, True)
-    ]
+    assert set(applied) == {"applied"}
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
+    assert "The configuration could not be applied: " in caplog.text
+
+
+async def test_what_was_last_valid_counts_until_the_configuration_is_mended(
+    world: World, agent: Agent, events: EventLog
+) -> None:
+    await world.run("dns")
+    world.boot()
+    restarted = Agent(world.reconciler, world.watch, on_applied=lambda: None)
+    world.files.write("appliances/dns.yaml", "image: [")
+    world.files.write("appliances/web.yaml", "image: dns-nsd")
+    events.clear()
+    await restarted.start()
+    assert restarted.appliances() == ["dns"]
+    assert world.journal.take() == []
+    assert events.events() == [Event.REFUSED]
+    del agent
 
 
 async def test_so_does_restoring_links(world: World, agent: Agent, caplog: pytest.LogCaptureFixture) -> None:

@@ -104,10 +104,12 @@ async def test_a_dry_run_changes_nothing_and_says_what_would_be_done(world: Worl
     configure(world, "web")
     world.files.write("appliances/old.yaml", "")
     world.journal.take()
-    before = dict(world.files.owned), dict(world.links.links), dict(world.units.status), world.files.assignments
+    kept = world.files.assignments, world.files.kept
+    before = dict(world.files.owned), dict(world.links.links), dict(world.units.status)
     said = await world.reconciler.check()
     assert world.journal.take() == []
-    assert before == (world.files.owned, world.links.links, world.units.status, world.files.assignments)
+    assert before == (world.files.owned, world.links.links, world.units.status)
+    assert kept == (world.files.assignments, world.files.kept)
     assert list(world.reconciler.plan.appliances) == ["dns", "old"]
     assert sorted(said.changes) == sorted((await apply(world)).changes)
     assert await world.reconciler.check() == NOTHING
@@ -198,6 +200,19 @@ async def test_an_agent_that_starts_restarts_nobody(world: World) -> None:
     await apply(world)
     assert world.journal.take() == ["restart dns"]
     assert not world.reconciler.restart_pending("dns")
+
+
+async def test_only_a_configuration_that_was_applied_is_kept(world: World) -> None:
+    await world.run("dns")
+    kept = world.files.kept
+    configure(world, "web")
+    await world.reconciler.check()
+    configure(world, "web", memory="1")
+    with pytest.raises(ConfigurationError):
+        await apply(world)
+    assert world.files.kept == kept
+    await world.reconciler.apply(restart=False, kept=True)
+    assert list(world.reconciler.plan.appliances) == ["dns"]
 
 
 async def test_an_agent_that_starts_without_a_valid_configuration_can_apply_the_next(world: World) -> None:
@@ -295,13 +310,30 @@ async def test_a_running_appliance_is_not_stopped_for_an_image_that_is_not_there
     await world.run("dns", "web")
     configure(world, "dns", image=image)
     outcome = await apply(world)
-    assert not {"restart dns", "stop dns"} & set(world.journal.take())
+    assert world.journal.take() == []
     assert len(outcome.problems) == 1
+    assert outcome.problems[0].startswith("dns: There is no image ")
+
+
+async def test_it_keeps_the_image_it_has_and_takes_every_other_change(world: World) -> None:
+    await world.run("dns")
+    configure(world, "dns", image="dns-bind", memory="64M")
+    outcome = await apply(world)
+    assert outcome.problems == ("dns: There is no image dns-bind.",)
+    assert world.journal.take()[-1] == "restart dns"
+    assert world.files.current_image("dns") == sample_image().digest
+
+
+async def test_one_whose_image_vanished_runs_on_and_cannot_start_again(world: World) -> None:
+    await world.run("dns")
+    world.images.images.clear()
+    outcome = await apply(world)
+    assert outcome.problems == ("dns: There is no image dns-nsd.",)
+    assert world.journal.take() == ["write dns launch", "write dns drop_in", "daemon-reload"]
     assert world.reconciler.restart_pending("dns")
-    assert world.units.status["dns"].active_state == "active"
-    configure(world, "dns")
-    await apply(world)
-    assert "restart dns" in world.journal.take()
+    del world.links.links["ap-dns"]
+    await world.reconciler.restore_links()
+    assert world.journal.take() == ["link ap-dns"]
 
 
 async def test_neither_is_one_whose_kernel_is_not_fit(world: World) -> None:
@@ -405,7 +437,7 @@ async def test_growth_that_fails_leaves_the_guest_running_and_stops_no_other(wor
     configure(world, "web", memory="64M")
     outcome = await apply(world)
     assert world.units.status["dns"].active_state == "active"
-    assert "dns: grow its data volume failed: resize2fs failed." in outcome.changes
+    assert outcome.problems == ("dns: grow its data volume failed: resize2fs failed.",)
     assert "restart web" in world.journal.take()
 
 
@@ -426,9 +458,30 @@ async def test_a_restart_that_fails_stops_no_other(world: World, events: EventLo
         configure(world, name, memory="64M")
     world.journal.failing["restart b"] = UnitError("appliance@b.service: failed")
     outcome = await apply(world)
-    assert outcome.changes[-3:] == ("a: restart", "b: restart failed: appliance@b.service: failed", "c: restart")
+    assert outcome.changes[-2:] == ("a: restart", "c: restart")
+    assert outcome.problems == ("b: restart failed: appliance@b.service: failed",)
     assert world.units.status["c"].active_state == "active"
     assert (Event.FAILED, "b") in [(event, name) for event, name, _ in events.entries]
+
+
+async def test_so_does_a_stop(world: World) -> None:
+    await world.run("dns", "web")
+    world.journal.failing["stop dns"] = UnitError("appliance@dns.service: timeout")
+    world.files.write("appliances/dns.yaml", "")
+    configure(world, "web", memory="64M")
+    outcome = await apply(world)
+    assert outcome.problems == ("dns: stop failed: appliance@dns.service: timeout",)
+    assert "restart web" in world.journal.take()
+    assert world.files.known() == {"web"}
+
+
+async def test_systemd_reads_what_was_written_before_a_step_failed(world: World) -> None:
+    configure(world, "dns")
+    configure(world, "web")
+    world.journal.failing["write web launch"] = HostError("No space left.")
+    with pytest.raises(HostError):
+        await apply(world)
+    assert "daemon-reload" in world.journal.take()
 
 
 async def test_a_failing_unit_is_not_restarted_by_every_run(world: World) -> None:

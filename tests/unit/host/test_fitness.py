@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agent.host import fitness
@@ -21,7 +23,7 @@ def test_a_machine_without_systemctl(monkeypatch: pytest.MonkeyPatch) -> None:
         raise HostError(f"{argv[0]} is not installed.", remedy="`appliancectl doctor` lists what this host lacks.")
 
     monkeypatch.setattr(fitness, "run", missing)
-    monkeypatch.setattr("agent.host.facts.run", missing)
+    monkeypatch.setattr(Path, "is_dir", lambda _path: False)
     assert [finding.verdict for finding in examine() if finding.subject in {"systemd", "agent"}] == [
         Verdict.FAILED,
         Verdict.FAILED,

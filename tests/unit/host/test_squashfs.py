@@ -34,7 +34,7 @@ def changed(image: Path, path: Path, *, offset: int, content: bytes) -> Path:
 
 def test_a_sound_image(image: Path) -> None:
     superblock = check(image)
-    assert superblock.compression == "zstd"
+    assert superblock.compression == "lz4"
     assert 0 < superblock.size_bytes <= image.stat().st_size
 
 
@@ -49,7 +49,7 @@ def test_a_truncated_image(image: Path, tmp_path: Path) -> None:
     ("offset", "content", "reason"),
     [
         (0, b"sqsh", "is not a squashfs image"),
-        (20, struct.pack("<H", 5), "cannot read its compression"),
+        (20, struct.pack("<H", 2), "cannot read its compression"),
         (28, struct.pack("<H", 3), "is not supported, only 4.0"),
         (12, struct.pack("<I", 3), "the superblock is damaged"),
         (22, struct.pack("<H", 9), "the superblock is damaged"),

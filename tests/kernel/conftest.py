@@ -1,0 +1,69 @@
+"""A network namespace for each test, with a view of /sys that belongs to it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.fakes.aio import nothing_left_behind
+
+# sched.h, sys/mount.h
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def mount(source: str, target: str, kind: str, flags: int = MS_NOSUID | MS_NODEV | MS_NOEXEC) -> None:
+    """mount(2) in this test's own mount namespace."""
+    _checked(_libc.mount(source.encode(), target.encode(), kind.encode(), flags, None), f"mount {target}")
+
+
+@contextmanager
+def own_namespaces() -> Iterator[None]:
+    """Move the process into new network and mount namespaces, and back at the end of the block.
+
+    /sys/class/net shows the network namespace of who mounted it, so it is mounted anew; /proc/sys/net that of who
+    looks. The mount namespace keeps the new /sys from everybody else.
+    """
+    home = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("mnt", "net")]
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.unshare(CLONE_NEWNET | CLONE_NEWNS), "unshare")
+        try:
+            mount("none", "/", "none", MS_REC | MS_PRIVATE)
+            mount("sysfs", "/sys", "sysfs")
+            yield
+        finally:
+            for namespace in home:
+                _checked(_libc.setns(namespace, 0), "setns")
+            os.fchdir(directory)
+    finally:
+        for descriptor in (*home, directory):
+            os.close(descriptor)
+
+
+@pytest.fixture(scope="session")
+def _capable() -> None:
+    """Whether links can be made is measured; who one is says little in containers and user namespaces."""
+    try:
+        with own_namespaces():
+            os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        pytest.skip(f"no network namespace or no tun device here: {error}")
+
+
+@pytest.fixture(autouse=True)
+def _namespaces(_capable: None) -> Iterator[None]:
+    with nothing_left_behind(), own_namespaces():
+        yield
