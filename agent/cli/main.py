@@ -70,7 +70,8 @@ def _wants(argv: Sequence[str], verb: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit status."""
     # argparse would take the word after a bare --json for its value.
-    argv = ["--json=pretty" if word == "--json" else word for word in (sys.argv[1:] if argv is None else argv)]
+    words = sys.argv[1:] if argv is None else argv
+    argv = ["--json=pretty" if word == "--json" else word for word in words]
     parser = _parser(argv)
     arguments = parser.parse_args(argv)
     if not arguments.verb:

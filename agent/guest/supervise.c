@@ -5,12 +5,12 @@
  *     preparing ─► checking ─► starting ─► running ─► stopping
  *                                 every phase ─────────►
  *
- * One epoll(7) loop. It sleeps until an event or the nearest deadline; the deadlines are plain numbers that become
- * the timeout of epoll_wait(2), which costs no further system calls as timers would.
+ * One epoll(7) loop. It sleeps until an event or the nearest deadline.
  */
 #include "supervise.h"
 
 #include "clock.h"
+#include "deadline.h"
 #include "descriptors.h"
 #include "environment.h"
 #include "finish.h"
@@ -47,18 +47,12 @@ enum phase { PREPARING, CHECKING, STARTING, RUNNING, STOPPING };
 
 enum source { SIGNALS, CONSOLE, SYSLOG, NOTIFY, STEP_OUTPUT };
 
-enum deadline { READY_TIMEOUT, READY_POLL, HEALTH_INTERVAL, STEP_TIMEOUT, STOP_TIMEOUT, DEADLINES };
-
-#define NEVER INT64_MAX
-
 static struct {
 	const struct plan *plan;
 	const char *name;                   /* of the service: the last component of exec */
 	char *environment[ENVIRONMENT_MAX + 1];
 	int epoll, signals, syslog, notify;
 	enum phase phase;
-	int64_t now_us;                     /* when the loop last woke */
-	int64_t deadline_us[DEADLINES];
 	pid_t service;                      /* 0: not running */
 	enum exit_code exit_code;           /* in phase STOPPING */
 	struct step step;                   /* there is never more than one */
@@ -70,24 +64,6 @@ static struct {
 	char service_status[STATUS_MAX];    /* STATUS= of the service */
 	struct { int64_t init, boot, prepare, check, service; } at_us;
 } guest;
-
-static void set_deadline(enum deadline deadline, unsigned delay_ms)
-{
-	guest.deadline_us[deadline] = guest.now_us + (int64_t)delay_ms * 1000;
-}
-
-static void clear_deadline(enum deadline deadline)
-{
-	guest.deadline_us[deadline] = NEVER;
-}
-
-static bool take_deadline(enum deadline deadline)
-{
-	if (guest.deadline_us[deadline] > guest.now_us)
-		return false;
-	clear_deadline(deadline);
-	return true;
-}
 
 static void watch(int fd, enum source source, uint32_t events)
 {
@@ -119,11 +95,11 @@ static void stop(enum exit_code code)
 		step_kill(&guest.step, false);
 	kill(guest.service, (int)guest.plan->stop_signal);
 	kill(guest.service, SIGCONT);
-	clear_deadline(READY_TIMEOUT);
-	clear_deadline(READY_POLL);
-	clear_deadline(HEALTH_INTERVAL);
-	clear_deadline(STEP_TIMEOUT);
-	set_deadline(STOP_TIMEOUT, guest.plan->stop_timeout_ms);
+	deadline_clear(READY_TIMEOUT);
+	deadline_clear(READY_POLL);
+	deadline_clear(HEALTH_INTERVAL);
+	deadline_clear(STEP_TIMEOUT);
+	deadline_set(STOP_TIMEOUT, guest.plan->stop_timeout_ms);
 }
 
 static void stop_for_host(void)
@@ -195,14 +171,14 @@ static bool start_step(const struct plan_list *command, bool verbose, char reaso
 /* A question to the service, which is asked again and again: quiet, and with a time limit of its own. */
 static bool start_probe(const struct plan_list *command, char reason[REASON_MAX])
 {
-	set_deadline(STEP_TIMEOUT, guest.plan->health_timeout_ms);
+	deadline_set(STEP_TIMEOUT, guest.plan->health_timeout_ms);
 	return start_step(command, false, reason);
 }
 
 static void check_health(void)
 {
 	char reason[REASON_MAX];
-	set_deadline(HEALTH_INTERVAL, guest.plan->health_interval_ms);
+	deadline_set(HEALTH_INTERVAL, guest.plan->health_interval_ms);
 	if (guest.step.pid != 0)
 		return;                     /* the last check still runs */
 	if (guest.plan->health.count > 0) {
@@ -230,9 +206,9 @@ static void ready(void)
 	guest.phase = RUNNING;
 	guest.reason[0] = '\0';
 	announce_running("READY=1\n");
-	clear_deadline(READY_TIMEOUT);
-	clear_deadline(READY_POLL);
-	set_deadline(HEALTH_INTERVAL, guest.plan->health_interval_ms);
+	deadline_clear(READY_TIMEOUT);
+	deadline_clear(READY_POLL);
+	deadline_set(HEALTH_INTERVAL, guest.plan->health_interval_ms);
 	log_print(LOG_INFO, "ready after %.1f ms: kernel %.1f, runtime %.1f, prepare %.1f, check %.1f, %s %.1f",
 		ms(0, now_us), ms(0, guest.at_us.init), ms(guest.at_us.init, guest.at_us.boot),
 		ms(guest.at_us.boot, guest.at_us.prepare), ms(guest.at_us.prepare, guest.at_us.check),
@@ -242,14 +218,14 @@ static void ready(void)
 static void poll_again(unsigned delay_ms, const char *reason)
 {
 	snprintf(guest.reason, sizeof guest.reason, "%s", reason);
-	set_deadline(READY_POLL, delay_ms);
+	deadline_set(READY_POLL, delay_ms);
 }
 
 /* Cheap conditions first: the command is only run when everything else holds. */
 static void check_ready(void)
 {
 	char reason[REASON_MAX];
-	clear_deadline(READY_POLL);
+	deadline_clear(READY_POLL);
 	if (guest.step.pid != 0)
 		return;                     /* the command still runs */
 	const struct plan_ready *closed = ports_first_closed(guest.plan);
@@ -332,7 +308,7 @@ static void step_ended(int status)
 {
 	char reason[REASON_MAX];
 	bool succeeded = step_end(&guest.step, status, reason, sizeof reason);
-	clear_deadline(STEP_TIMEOUT);
+	deadline_clear(STEP_TIMEOUT);
 	switch (guest.phase) {
 	case PREPARING:
 		if (!succeeded)
@@ -461,29 +437,16 @@ static void handle_event(enum source source)
 
 static void handle_deadlines(void)
 {
-	if (take_deadline(STOP_TIMEOUT))
+	if (deadline_take(STOP_TIMEOUT))
 		stop_timed_out();
-	if (take_deadline(READY_TIMEOUT))
+	if (deadline_take(READY_TIMEOUT))
 		start_timed_out();
-	if (take_deadline(STEP_TIMEOUT))
+	if (deadline_take(STEP_TIMEOUT))
 		step_kill(&guest.step, true);
-	if (take_deadline(READY_POLL))
+	if (deadline_take(READY_POLL))
 		check_ready();
-	if (take_deadline(HEALTH_INTERVAL))
+	if (deadline_take(HEALTH_INTERVAL))
 		check_health();
-}
-
-/* Rounded up, so as not to wake a moment too early and spin. */
-static int timeout_ms(void)
-{
-	int64_t nearest_us = NEVER;
-	for (int i = 0; i < DEADLINES; i++)
-		if (guest.deadline_us[i] < nearest_us)
-			nearest_us = guest.deadline_us[i];
-	if (nearest_us == NEVER)
-		return -1;
-	int64_t left_us = nearest_us - clock_us();
-	return left_us <= 0 ? 0 : (int)((left_us + 999) / 1000);
 }
 
 /* --- setting up ------------------------------------------------------------------------------------- */
@@ -494,11 +457,9 @@ static void set_up(const struct plan *plan, int64_t init_started_us)
 	guest.plan = plan;
 	guest.name = slash + 1;
 	guest.at_us.init = init_started_us;
-	guest.now_us = clock_us();
+	deadline_wake();
 	guest.step.output = -1;
-	for (int i = 0; i < DEADLINES; i++)
-		clear_deadline(i);
-	set_deadline(READY_TIMEOUT, plan->ready_timeout_ms);
+	deadline_set(READY_TIMEOUT, plan->ready_timeout_ms);
 	environment_make(plan, plan_awaits(plan, READY_NOTIFY) ? NOTIFY_SOCKET : NULL, guest.environment);
 	guest.epoll = epoll_create1(EPOLL_CLOEXEC);
 	guest.signals = descriptors_open_signals();
@@ -519,10 +480,10 @@ _Noreturn void supervise(const struct plan *plan, int64_t init_started_us)
 	for (;;) {
 		struct epoll_event events[8];
 		throttle();
-		int count = epoll_wait(guest.epoll, events, sizeof events / sizeof events[0], timeout_ms());
+		int count = epoll_wait(guest.epoll, events, sizeof events / sizeof events[0], deadline_timeout_ms());
 		if (count < 0 && errno != EINTR)
 			fail(EXIT_RUNTIME, "cannot wait for events: %s", strerror(errno));
-		guest.now_us = clock_us();
+		deadline_wake();
 		for (int i = 0; i < count; i++)
 			handle_event(events[i].data.u32);
 		handle_deadlines();

@@ -48,7 +48,7 @@ def kept_configuration(path: Path) -> tuple[ConfigurationFiles, ApplianceFiles] 
         return files, {name: _to_bytes(contents) for name, contents in content["files"].items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         _log.warning("%s cannot be read (%s), ignoring", path, error)
         return None
 

@@ -1,8 +1,8 @@
 """Runs on the host under test: asks a name server all the time while systemd starts, stops and restarts its
 unit.
 
-    probe.py start UNIT ADDRESS RUNS      start to first answer, and duration of the stop, in ms
-    probe.py restart UNIT ADDRESS RUNS    longest gap between answers during a restart, in ms, and queries lost
+    probe.py start UNIT ADDRESS RUNS     start to first answer, and duration of the stop, in ms
+    probe.py restart UNIT ADDRESS RUNS   longest gap between answers during a restart in ms, and queries lost
 
 Standard library only; prints one JSON document.
 """

@@ -20,10 +20,17 @@ PATH = "/org/example"
 INTERFACE = "org.example.Tests"
 
 
-async def call(client: Bus, server: Bus, member: str, *arguments: object, signature: str = "", timeout_s: float = 5.0) -> list[object]:
+async def call(
+    client: Bus, server: Bus, member: str, *arguments: object, signature: str = "", timeout_s: float = 5.0
+) -> list[object]:
     """Call a method of a connection by its unique name."""
     return await client.call(
-        unique_name(server), PATH, f"{INTERFACE}.{member}", *arguments, signature=signature, timeout_s=timeout_s
+        unique_name(server),
+        PATH,
+        f"{INTERFACE}.{member}",
+        *arguments,
+        signature=signature,
+        timeout_s=timeout_s,
     )
 
 
@@ -136,7 +143,10 @@ async def test_problems_become_error_names(address: str, problem: Problem) -> No
             assert reply.error_name == f"org.appliance1.Error.{problem}"
 
 
-@pytest.mark.parametrize("fault", [ZeroDivisionError("secret"), KeyError("secret"), UnicodeEncodeError("utf-8", "\udcff", 0, 1, "secret")])
+@pytest.mark.parametrize(
+    "fault",
+    [ZeroDivisionError("secret"), KeyError("secret"), UnicodeEncodeError("utf-8", "\udcff", 0, 1, "secret")],
+)
 async def test_a_surprise_is_logged_here_and_says_nothing_there(
     address: str, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
@@ -158,9 +168,12 @@ async def test_a_surprise_is_logged_here_and_says_nothing_there(
 
 
 @pytest.mark.parametrize(
-    "reply", [Reply("u", ("text",)), Reply("s", ()), Reply("s", ("\udcff",)), Reply("(", ()), Reply("y", (1 << 20,))]
+    "reply",
+    [Reply("u", ("text",)), Reply("s", ()), Reply("s", ("\udcff",)), Reply("(", ()), Reply("y", (1 << 20,))],
 )
-async def test_a_reply_that_cannot_be_sent_is_an_internal_error(address: str, reply: Reply, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reply_that_cannot_be_sent_is_an_internal_error(
+    address: str, reply: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
     async with connected(address) as client, connected(address) as server:
         server.serve(lambda _request: completed(lambda: reply))
         with pytest.raises(HostError, match="Internal error"):
@@ -235,7 +248,9 @@ async def test_who_wants_no_reply_gets_none(address: str) -> None:
         await client._bus.send(silent)
         await call(client, server, "Loud")
         assert seen == ["Silent", "Loud"]
-        assert len([message for message in received if message.message_type is MessageType.METHOD_RETURN]) == 1
+        assert (
+            len([message for message in received if message.message_type is MessageType.METHOD_RETURN]) == 1
+        )
 
 
 async def test_what_the_handler_leaves_is_answered_by_the_library(address: str) -> None:
@@ -263,8 +278,11 @@ async def test_a_signal_as_it_was_sent(address: str) -> None:
         await settled(listener)
         [signal] = received
         assert (signal.sender, signal.path, signal.interface, signal.member) == (
-            unique_name(speaker), PATH, INTERFACE, "Happened"
-        )  # fmt: skip
+            unique_name(speaker),
+            PATH,
+            INTERFACE,
+            "Happened",
+        )
         assert (signal.body[0], signal.body[1]["k"].value) == ("x", 1)
 
 
@@ -300,7 +318,9 @@ async def test_a_signal_that_was_sent_to_us_alone_is_ignored(address: str) -> No
         assert received == []
 
 
-async def test_a_handler_that_fails_hears_the_next_signal(address: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_fails_hears_the_next_signal(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with connected(address) as listener, connected(address) as speaker:
         heard: list[str] = []
 
@@ -402,7 +422,11 @@ async def test_calls_and_signals_after_the_loss(mortal_bus: MessageBus) -> None:
         mortal_bus.stop()
         with pytest.raises(HostError, match="went away"):
             await client.wait_closed()
-        for attempt in (settled(client), client.own("org.example.Name"), client.subscribe("", lambda _signal: None)):
+        for attempt in (
+            settled(client),
+            client.own("org.example.Name"),
+            client.subscribe("", lambda _signal: None),
+        ):
             with pytest.raises(HostError, match="the bus went away") as caught:
                 await attempt
             assert caught.value.problem is Problem.UNAVAILABLE

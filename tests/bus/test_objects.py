@@ -122,7 +122,10 @@ async def test_the_tree_can_be_walked_from_the_top(address: str) -> None:
         assert await children(DNS) == []
         tree = await busctl(address, "tree", "--list", NAME)
         assert set(tree.split()) == {"/", "/org", ROOT, f"{ROOT}/appliance", DNS, path_of("web")}
-        assert await found.error("/org/other", "org.freedesktop.DBus.Introspectable", "Introspect") == f"{ERROR}.UnknownObject"
+        assert (
+            await found.error("/org/other", "org.freedesktop.DBus.Introspectable", "Introspect")
+            == f"{ERROR}.UnknownObject"
+        )
 
 
 async def test_busctl_understands_it(address: str) -> None:
@@ -139,7 +142,9 @@ async def test_busctl_understands_it(address: str) -> None:
 
 async def test_listing_and_finding_appliances(address: str) -> None:
     async with service(address, "dns", "web") as found:
-        assert await found.call(ROOT, f"{MANAGER}.ListAppliances") == [[["dns", DNS], ["web", path_of("web")]]]
+        assert await found.call(ROOT, f"{MANAGER}.ListAppliances") == [
+            [["dns", DNS], ["web", path_of("web")]]
+        ]
         assert await found.call(ROOT, f"{MANAGER}.GetAppliance", "web", signature="s") == [path_of("web")]
         assert await found.error(ROOT, MANAGER, "GetAppliance", "s", "ntp") == f"{NAME}.Error.NotFound"
 
@@ -161,7 +166,10 @@ async def test_what_is_wrong_comes_back_line_by_line(address: str) -> None:
             await found.call(ROOT, f"{MANAGER}.Apply", False, signature="b")
         assert len(caught.value.message.splitlines()) == 2
         assert "dns.yaml:2:9: memory: 1 is out of range" in caught.value.message
-        assert await found.error(ROOT, MANAGER, "Apply", "b", True) == f"{NAME}.Error.{Problem.INVALID_CONFIGURATION}"
+        assert (
+            await found.error(ROOT, MANAGER, "Apply", "b", True)
+            == f"{NAME}.Error.{Problem.INVALID_CONFIGURATION}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +200,7 @@ async def test_what_is_wrong_comes_back_line_by_line(address: str) -> None:
         (DNS, PROPERTIES, "Nonsense", "s", [APPLIANCE], "UnknownMethod"),
         (path_of("ntp"), PROPERTIES, "GetAll", "s", [APPLIANCE], "UnknownObject"),
     ],
-)  # fmt: skip
+)
 async def test_what_is_asked_wrongly(
     address: str, path: str, interface: str, member: str, signature: str, body: list[Any], error: str
 ) -> None:
@@ -241,7 +249,10 @@ async def test_all_properties(address: str) -> None:
 
 async def test_one_property(address: str) -> None:
     async with service(address, "dns"):
-        assert await busctl(address, "get-property", NAME, DNS, APPLIANCE, "Address") == {"type": "as", "data": ["10.88.0.2"]}
+        assert await busctl(address, "get-property", NAME, DNS, APPLIANCE, "Address") == {
+            "type": "as",
+            "data": ["10.88.0.2"],
+        }
         with pytest.raises(RuntimeError, match="read-only"):
             await busctl(address, "set-property", NAME, DNS, APPLIANCE, "Health", "s", "failed")
 
@@ -273,7 +284,9 @@ async def test_a_change_is_told_and_nothing_else_is(address: str) -> None:
 
 async def test_what_is_as_it_was_is_not_told(address: str) -> None:
     async with service(address, "dns") as found:
-        found.world.units.become("dns", "active", main_pid=7, started_at_us=found.world.units.status["dns"].started_at_us)
+        found.world.units.become(
+            "dns", "active", main_pid=7, started_at_us=found.world.units.status["dns"].started_at_us
+        )
         found.objects.refresh(DNS)
         found.objects.refresh(ROOT)
         found.objects.refresh("/org/appliance1/none")
@@ -289,7 +302,9 @@ async def test_objects_that_come_and_go(address: str) -> None:
         found.objects.add(ApplianceFace(agent, "dns"))
         [(member, path, [shown, interfaces])] = await found.hear()
         assert (member, path, shown) == ("InterfacesAdded", ROOT, DNS)
-        assert {name: value.value for name, value in interfaces[APPLIANCE].items()} == await found.properties()
+        assert {
+            name: value.value for name, value in interfaces[APPLIANCE].items()
+        } == await found.properties()
 
 
 async def test_everything_in_one_call(address: str) -> None:

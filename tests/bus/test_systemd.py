@@ -20,7 +20,9 @@ Changes = list[tuple[str, UnitStatus]]
 
 
 @asynccontextmanager
-async def watching(address: str, *appliances: str) -> AsyncIterator[tuple[FakeSystemd, Systemd, Changes, Bus]]:
+async def watching(
+    address: str, *appliances: str
+) -> AsyncIterator[tuple[FakeSystemd, Systemd, Changes, Bus]]:
     """A fake PID 1, ours beside it, and what it tells."""
     async with fake_systemd(address) as fake, connected(address) as bus:
         systemd, changes = Systemd(bus), Changes()
@@ -41,8 +43,16 @@ async def test_signals_are_asked_for_before_anything_is_read(address: str) -> No
 async def test_the_status_as_it_is_found(address: str) -> None:
     async with fake_systemd(address) as fake, connected(address) as bus:
         unit = "appliance@dns.service"
-        fake.units[unit] = {"ActiveState": Variant("s", "active"), "SubState": Variant("s", "running"), "StateChangeTimestamp": Variant("t", 9)}
-        fake.services[unit] = {"MainPID": Variant("u", 42), "StatusText": Variant("s", "answering"), "ExecMainStartTimestamp": Variant("t", 7)}
+        fake.units[unit] = {
+            "ActiveState": Variant("s", "active"),
+            "SubState": Variant("s", "running"),
+            "StateChangeTimestamp": Variant("t", 9),
+        }
+        fake.services[unit] = {
+            "MainPID": Variant("u", 42),
+            "StatusText": Variant("s", "answering"),
+            "ExecMainStartTimestamp": Variant("t", 7),
+        }
         systemd = Systemd(bus)
         expected = UnitStatus(
             active_state="active",
@@ -126,7 +136,10 @@ async def test_loaded_and_enabled_appliances(address: str) -> None:
             "appliance@web.service": {},
             "appliance@No.service": {},
         }
-        fake.enabled = ["/etc/systemd/system/appliance@dns.service", "/usr/lib/systemd/system/appliance@.service"]
+        fake.enabled = [
+            "/etc/systemd/system/appliance@dns.service",
+            "/usr/lib/systemd/system/appliance@.service",
+        ]
         assert await systemd.loaded_appliances() == {"dns": "active", "web": "inactive"}
         assert await systemd.enabled_appliances() == {"dns"}
         await systemd.reload()
@@ -162,7 +175,10 @@ async def test_a_job_that_does_not_succeed(address: str, result: str, *, early: 
         fake.job_result, fake.early = result, early
         with pytest.raises(UnitError) as caught:
             await systemd.start("dns")
-        assert str(caught.value) == f"appliance@dns.service: {result} `journalctl -u appliance@dns.service` shows why."
+        assert (
+            str(caught.value)
+            == f"appliance@dns.service: {result} `journalctl -u appliance@dns.service` shows why."
+        )
         fake.job_result = "done"
         await systemd.start("dns")
 
@@ -184,7 +200,15 @@ async def test_a_job_without_an_end(address: str, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_job_that_another_asked_for_is_not_ours(address: str) -> None:
     async with watching(address) as (fake, systemd, _, bus):
-        fake.bus.emit(MANAGER_PATH, f"{MANAGER}.JobRemoved", "uoss", 9, f"{MANAGER_PATH}/job/9", "appliance@dns.service", "failed")
+        fake.bus.emit(
+            MANAGER_PATH,
+            f"{MANAGER}.JobRemoved",
+            "uoss",
+            9,
+            f"{MANAGER_PATH}/job/9",
+            "appliance@dns.service",
+            "failed",
+        )
         await settled(fake.bus)
         await settled(bus)
         await systemd.start("dns")

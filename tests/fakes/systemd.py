@@ -66,7 +66,9 @@ class FakeSystemd:
             self.bus.emit(path, member, signature, *body)
 
     async def _answer(self, request: Request) -> Reply:
-        self.calls.append(" ".join([request.member, *(text for text in request.body if isinstance(text, str))]))
+        self.calls.append(
+            " ".join([request.member, *(text for text in request.body if isinstance(text, str))])
+        )
         if self.before_reply:
             await self.before_reply(request)
         match request.interface, request.member:

@@ -184,7 +184,9 @@ class FakeFiles:
 
     def read_configuration(self) -> ConfigurationFiles:
         def below(prefix: str) -> dict[str, bytes]:
-            return {path: text for path, text in self.content.items() if path.startswith(f"{DIRECTORY}/{prefix}")}
+            return {
+                path: text for path, text in self.content.items() if path.startswith(f"{DIRECTORY}/{prefix}")
+            }
 
         return ConfigurationFiles(below("agent"), below("networks/"), below("appliances/"))
 
@@ -252,7 +254,9 @@ class FakeFiles:
             changes.append(Change("write its launch plan", write, name, Effect.RESTART))
         if owned.drop_in != plan.drop_in:
             write = partial(self._set, name, drop_in=plan.drop_in)
-            changes.append(Change("write its unit settings", write, name, Effect.RESTART | Effect.DAEMON_RELOAD))
+            changes.append(
+                Change("write its unit settings", write, name, Effect.RESTART | Effect.DAEMON_RELOAD)
+            )
         return changes
 
     def plan_removal(self, appliance: str) -> list[Change]:

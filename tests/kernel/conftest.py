@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.fakes.aio import nothing_left_behind
+from tests.fakes.aio import nothing_left_behind, run_coroutine_test
 
 # sched.h, sys/mount.h
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
@@ -67,3 +67,8 @@ def _capable() -> None:
 def _namespaces(_capable: None) -> Iterator[None]:
     with nothing_left_behind(), own_namespaces():
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    return run_coroutine_test(pyfuncitem)

@@ -31,5 +31,7 @@ def addresses(name: str) -> set[str]:
     """Addresses with prefix length, without link-local ones."""
     [link] = json.loads(ip("-json", "address", "show", "dev", name))
     return {
-        f"{address['local']}/{address['prefixlen']}" for address in link["addr_info"] if address["scope"] != "link"
+        f"{address['local']}/{address['prefixlen']}"
+        for address in link["addr_info"]
+        if address["scope"] != "link"
     }

@@ -91,7 +91,10 @@ def test_what_is_there_is_left_alone(net: Netlink) -> None:
 
 def test_nothing_is_done_before_a_change_is_applied(net: Netlink) -> None:
     changes = net.plan([BRIDGE], [TAP])
-    assert [(change.appliance, change.effect) for change in changes] == [("", Effect.NONE), ("dns", Effect.RESTART)]
+    assert [(change.appliance, change.effect) for change in changes] == [
+        ("", Effect.NONE),
+        ("dns", Effect.RESTART),
+    ]
     assert links() == {}
 
 
@@ -139,9 +142,15 @@ def test_several_networks(net: Netlink) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_somebody_did_by_hand_is_undone(net: Netlink, spoil: tuple[str, ...], expected: list[str]) -> None:
+def test_what_somebody_did_by_hand_is_undone(
+    net: Netlink, spoil: tuple[str, ...], expected: list[str]
+) -> None:
     everything(net)
-    before = {name: (link["address"], link["mtu"], link.get("master")) for name, link in links().items() if name == "br-lan"}
+    before = {
+        name: (link["address"], link["mtu"], link.get("master"))
+        for name, link in links().items()
+        if name == "br-lan"
+    }
     ip(*spoil)
     assert everything(net) == expected
     assert net.plan([BRIDGE], [TAP, SECOND]) == []
@@ -223,7 +232,9 @@ def test_those_of_others_never_are(net: Netlink) -> None:
 def test_a_foreign_link_of_our_name_is_refused_and_untouched(net: Netlink, make: tuple[str, ...]) -> None:
     ip(*make)
     before = identities()
-    with pytest.raises(HostError, match=r"Interface (br-lan|ap-dns) exists and was not made by the agent\.") as caught:
+    with pytest.raises(
+        HostError, match=r"Interface (br-lan|ap-dns) exists and was not made by the agent\."
+    ) as caught:
         net.plan([BRIDGE], [TAP])
     assert caught.value.problem is Problem.ALREADY_EXISTS
     assert caught.value.remedy
@@ -342,7 +353,11 @@ def test_the_launcher_attaches_and_frames_arrive(net: Netlink) -> None:
         assert readable
         frame = os.read(tun, 2048)
         # Somebody asks who has the address: broadcast, from the bridge, ARP; no packet information before it.
-        assert (frame[:6], frame[6:12], frame[12:14]) == (b"\xff" * 6, bytes.fromhex(BRIDGE.mac.replace(":", "")), b"\x08\x06")
+        assert (frame[:6], frame[6:12], frame[12:14]) == (
+            b"\xff" * 6,
+            bytes.fromhex(BRIDGE.mac.replace(":", "")),
+            b"\x08\x06",
+        )
         with pytest.raises(launch.RefusalError, match="Device or resource busy"):
             launch.open_tap({"tun0": second}, 0, "ap-dns")
     finally:
@@ -407,5 +422,9 @@ def test_more_changes_than_can_be_remembered_are_a_change(monitor: LinkMonitor) 
 def test_descriptors_are_not_passed_on(net: Netlink, monitor: LinkMonitor) -> None:
     del net
     assert not os.get_inheritable(monitor.fileno())
-    sockets = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink() and "socket" in str(path.readlink())]
+    sockets = [
+        path
+        for path in Path("/proc/self/fd").iterdir()
+        if path.is_symlink() and "socket" in str(path.readlink())
+    ]
     assert not any(os.get_inheritable(int(path.name)) for path in sockets)

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.host.store import stamp_of
 from tests.unit.config.strategies import hostile_texts
@@ -192,7 +191,10 @@ def test_a_whole_plan(
     [
         ([("refuse", "there is no image")], "there is no image"),
         ([("", "")], "launch plan: unknown directive “”; `appliancectl apply` writes a new one"),
-        ([("shell", "reboot")], "launch plan: unknown directive “shell”; `appliancectl apply` writes a new one"),
+        (
+            [("shell", "reboot")],
+            "launch plan: unknown directive “shell”; `appliancectl apply` writes a new one",
+        ),
         ([], "launch plan: no kernel named; `appliancectl apply` writes a new one"),
     ],
 )
@@ -218,7 +220,9 @@ def test_a_kernel_that_is_not_there(launch: ModuleType, monkeypatch: pytest.Monk
     )
 
 
-def test_the_guest_s_environment_and_descriptors(launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guest_s_environment_and_descriptors(
+    launch: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[tuple[Any, ...]] = []
     monkeypatch.setattr(launch.os, "execve", lambda *call: ran.append(call))
     monkeypatch.setenv("TMPDIR", "/run/appliance/memory")
@@ -234,7 +238,9 @@ def test_a_refusal_is_one_line_for_the_journal_and_its_status_ends_restarts(noti
         [sys.executable, "-ISs", PATH, "no-such-appliance"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 78
-    reason = "/run/appliance/no-such-appliance/launch: No such file or directory; `appliancectl apply` writes it"
+    reason = (
+        "/run/appliance/no-such-appliance/launch: No such file or directory; `appliancectl apply` writes it"
+    )
     assert (done.stdout, done.stderr) == ("", f"<3>Cannot start: {reason}.\n")
     assert notify.recv(999).decode() == f"STATUS={reason}"
 
@@ -242,4 +248,6 @@ def test_a_refusal_is_one_line_for_the_journal_and_its_status_ends_restarts(noti
 def test_it_imports_only_what_the_interpreter_has_built_in() -> None:
     code = f"import sys; sys.argv = ['launch', 'x']; exec(open({str(PATH)!r}).read().split('if __name__')[0]); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-ISs", "-c", code], capture_output=True, text=True, check=True)
-    assert not {"re", "socket", "subprocess", "pathlib", "hashlib", "json", "typing"} & set(done.stdout.split())
+    assert not {"re", "socket", "subprocess", "pathlib", "hashlib", "json", "typing"} & set(
+        done.stdout.split()
+    )

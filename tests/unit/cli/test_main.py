@@ -85,7 +85,9 @@ web   failed   -            -                   no image; restart pending
 
 
 @pytest.mark.usefixtures("agent")
-@pytest.mark.parametrize("argv", [["list", "--json"], ["--json", "list"], ["--json=short", "list"], ["list", "--json=pretty"]])
+@pytest.mark.parametrize(
+    "argv", [["list", "--json"], ["--json", "list"], ["--json=short", "list"], ["list", "--json=pretty"]]
+)
 def test_json_before_and_after_the_verb(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert main(argv) == 0
     text = capsys.readouterr().out
@@ -118,12 +120,27 @@ def test_no_appliances(agent: list[ApplianceStatus], capsys: pytest.CaptureFixtu
         (["logs", "dns"], ["journalctl", "--unit", "appliance@dns.service"]),
         (
             ["logs", "dns", "web", "-f", "-n", "5", "--no-pager"],
-            ["journalctl", "--unit", "appliance@dns.service", "--unit", "appliance@web.service", "--follow", "--lines=5", "--no-pager"],
+            [
+                "journalctl",
+                "--unit",
+                "appliance@dns.service",
+                "--unit",
+                "appliance@web.service",
+                "--follow",
+                "--lines=5",
+                "--no-pager",
+            ],
         ),
-        (["logs", "dns", "--json=short"], ["journalctl", "--unit", "appliance@dns.service", "--output=json"]),
-        (["logs", "dns", "--json"], ["journalctl", "--unit", "appliance@dns.service", "--output=json-pretty"]),
+        (
+            ["logs", "dns", "--json=short"],
+            ["journalctl", "--unit", "appliance@dns.service", "--output=json"],
+        ),
+        (
+            ["logs", "dns", "--json"],
+            ["journalctl", "--unit", "appliance@dns.service", "--output=json-pretty"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_systemd_does_is_left_to_it_with_its_exit_status(
     commands: list[list[str]], argv: list[str], expected: list[str]
 ) -> None:
@@ -145,7 +162,9 @@ def test_names_of_no_appliance_reach_no_program(
     assert capsys.readouterr().err
 
 
-def test_units_start_and_stop_without_an_agent(monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]) -> None:
+def test_units_start_and_stop_without_an_agent(
+    monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]
+) -> None:
     def unavailable() -> list[ApplianceStatus]:
         raise ApplianceError("The agent does not answer.", problem=Problem.UNAVAILABLE)
 
@@ -243,7 +262,9 @@ def test_check_looks_at_the_appliances_own_files(etc: Path, capsys: pytest.Captu
     assert "leads out of the appliance's configuration directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["nonsense"], ["start"], ["list", "--json=xml"], ["logs", "dns", "-n", "many"]])
+@pytest.mark.parametrize(
+    "argv", [["nonsense"], ["start"], ["list", "--json=xml"], ["logs", "dns", "-n", "many"]]
+)
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(argv)

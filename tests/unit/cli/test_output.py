@@ -41,7 +41,9 @@ def test_colours_do_not_move_columns(
     assert lines[1:] == ["\x1b[1;31mfailed\x1b[0m  x", "\x1b[32mok\x1b[0m      y"]
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 appliances."), (1, "1 appliance."), (2, "2 appliances.")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 appliances."), (1, "1 appliance."), (2, "2 appliances.")]
+)
 def test_counts(capsys: pytest.CaptureFixture[str], count: int, text: str) -> None:
     print_table(["A"], [["x"]] * count, Style(), what="appliance")
     assert capsys.readouterr().out.splitlines()[-1] == text

@@ -68,13 +68,28 @@ timezone: Europe/Berlin
         ("image: a\nmemory: 15M", ["dns.yaml:2:9: memory: 15M is out of range (16M to 1T)"]),
         ("image: a\nnetwork: [lan, lan]", ["dns.yaml:2:10: network: network “lan” is given twice"]),
         ("image: a\nnetwork: {address: 1.2.3.4}", ["dns.yaml:2:10: network: “name” is missing"]),
-        ("image: a\nnetwork:\n- {name: l, address: x}", ["dns.yaml:3:22: network[0].address: “x” is not an IP address"]),
-        ("image: a\nhealth: {interval: 1ms}", ["dns.yaml:2:20: health.interval: 1ms is out of range (100ms to 3600s)"]),
-        ("image: a\nhealth: {probe: {}}", ["dns.yaml:2:10: “health.probe” is not available in this version; known here: interval"]),
-        ("image: a\nkernel: ../linux", ["dns.yaml:2:9: kernel: “../linux” is not an absolute path in its plain form"]),
-        ("image: a\ntimezone: ../../etc/shadow", ["dns.yaml:2:11: timezone: “../../etc/shadow” is not a time zone such as Europe/Berlin"]),
+        (
+            "image: a\nnetwork:\n- {name: l, address: x}",
+            ["dns.yaml:3:22: network[0].address: “x” is not an IP address"],
+        ),
+        (
+            "image: a\nhealth: {interval: 1ms}",
+            ["dns.yaml:2:20: health.interval: 1ms is out of range (100ms to 3600s)"],
+        ),
+        (
+            "image: a\nhealth: {probe: {}}",
+            ["dns.yaml:2:10: “health.probe” is not available in this version; known here: interval"],
+        ),
+        (
+            "image: a\nkernel: ../linux",
+            ["dns.yaml:2:9: kernel: “../linux” is not an absolute path in its plain form"],
+        ),
+        (
+            "image: a\ntimezone: ../../etc/shadow",
+            ["dns.yaml:2:11: timezone: “../../etc/shadow” is not a time zone such as Europe/Berlin"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_refusals(text: str, expected: list[str]) -> None:
     assert read(text)[1] == expected
 
@@ -88,7 +103,10 @@ def test_keys_of_later_versions_are_named_as_such(key: str) -> None:
 def test_all_errors_come_at_once() -> None:
     text = "image: 1 2\nmemory: lots\ndata: 1K\nisolation: none\nkernel: linux\ntimezone: o clock\nnonsense: 1\n"
     places = [finding.split(": ")[0] for finding in read(text)[1]]
-    assert places == [f"dns.yaml:{line}:{column}" for line, column in ((1, 8), (2, 9), (3, 7), (4, 12), (5, 9), (6, 11), (7, 1))]
+    assert places == [
+        f"dns.yaml:{line}:{column}"
+        for line, column in ((1, 8), (2, 9), (3, 7), (4, 12), (5, 9), (6, 11), (7, 1))
+    ]
 
 
 @pytest.mark.parametrize("value", [[], {}, None, [[]], [{}], 5, [None]])

@@ -27,24 +27,82 @@ GOOD: dict[Callable[[str], str], tuple[str, ...]] = {
     common.check_subnet: ("10.88.0.0/24", "10.88.0.0/30", "fd00::/64", "192.0.2.0/24"),
 }
 BAD: dict[Callable[[str], str], tuple[str, ...]] = {
-    common.check_appliance_name: ("", "A", "1a", "-a", "a-", "a--b", "a_b", "a.b", "a@b", "a" * 22, "a\n", "ä"),
+    common.check_appliance_name: (
+        "",
+        "A",
+        "1a",
+        "-a",
+        "a-",
+        "a--b",
+        "a_b",
+        "a.b",
+        "a@b",
+        "a" * 22,
+        "a\n",
+        "ä",
+    ),
     common.check_network_name: ("", "default_", "a" * 13, "a/b"),
     common.check_absolute_path: ("", "/", "a", "./a", "/a/", "/a//b", "//a", "/a/../b", "/a/.", "/.."),
-    common.check_domain: ("", ".", "a.", ".a", "a..b", "A", "-a", "a-", "a_b", "a" * 64, f"{'a.' * 127}a", "a\n"),
+    common.check_domain: (
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "A",
+        "-a",
+        "a-",
+        "a_b",
+        "a" * 64,
+        f"{'a.' * 127}a",
+        "a\n",
+    ),
     common.check_time_zone: ("", "../x", "/etc", "Europe/", "a/b/c/d", "Europe/Ber lin", "leap.txt"),
-    common.check_mac: ("", "02:00:00:12:34", "02-00-00-12-34-56", "02:00:00:12:34:5G", "01:00:00:00:00:00", "02:00:00:12:34:5A"),
-    common.check_reference: ("", ":", "dns:", ":4", "dns:4:5", "sha256:12", f"sha256:{HEX.upper()}", "dns/nsd", "Dns", "sha256"),
+    common.check_mac: (
+        "",
+        "02:00:00:12:34",
+        "02-00-00-12-34-56",
+        "02:00:00:12:34:5G",
+        "01:00:00:00:00:00",
+        "02:00:00:12:34:5A",
+    ),
+    common.check_reference: (
+        "",
+        ":",
+        "dns:",
+        ":4",
+        "dns:4:5",
+        "sha256:12",
+        f"sha256:{HEX.upper()}",
+        "dns/nsd",
+        "Dns",
+        "sha256",
+    ),
     common.check_address: ("", "10.88.0", "10.88.0.256", "fe80::1%eth0", "10.88.0.5/24", "010.0.0.1"),
-    common.check_subnet: ("", "10.88.0.0", "10.88.0.1/24", "10.88.0.0/31", "10.88.0.0/33", "224.0.0.0/8", "127.0.0.0/8", "fe80::/64", "169.254.0.0/16"),
-}  # fmt: skip
+    common.check_subnet: (
+        "",
+        "10.88.0.0",
+        "10.88.0.1/24",
+        "10.88.0.0/31",
+        "10.88.0.0/33",
+        "224.0.0.0/8",
+        "127.0.0.0/8",
+        "fe80::/64",
+        "169.254.0.0/16",
+    ),
+}
 
 
-@pytest.mark.parametrize(("check", "text"), [(check, text) for check, texts in GOOD.items() for text in texts])
+@pytest.mark.parametrize(
+    ("check", "text"), [(check, text) for check, texts in GOOD.items() for text in texts]
+)
 def test_good(check: Callable[[str], str], text: str) -> None:
     assert check(text) == ""
 
 
-@pytest.mark.parametrize(("check", "text"), [(check, text) for check, texts in BAD.items() for text in texts])
+@pytest.mark.parametrize(
+    ("check", "text"), [(check, text) for check, texts in BAD.items() for text in texts]
+)
 def test_bad(check: Callable[[str], str], text: str) -> None:
     assert check(text)
 

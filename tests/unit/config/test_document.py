@@ -23,10 +23,49 @@ class Colour(StrEnum):
 
 # Pieces of YAML syntax: put together at random they reach more of the reader than bytes do.
 PIECES = (
-    "a", "b: ", "- ", "? ", ": ", "\n", "\n  ", "[", "]", "{", "}", ",", "'", '"', "|\n ", ">-\n ", "&a ", "*a", "!", "!!int ",
-    "---\n", "...\n", "%YAML 1.1\n", "%TAG ! x\n", "#", "\t", "\ufeff", "\x00", "\x85", "\u2028", "\\x41", '"\\ud800"', "<<: ", "@", "`",
-    "1_000", "0x1F", "~", "null", "1:30", "é", "\U0001f600",
-)  # fmt: skip
+    "a",
+    "b: ",
+    "- ",
+    "? ",
+    ": ",
+    "\n",
+    "\n  ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "'",
+    '"',
+    "|\n ",
+    ">-\n ",
+    "&a ",
+    "*a",
+    "!",
+    "!!int ",
+    "---\n",
+    "...\n",
+    "%YAML 1.1\n",
+    "%TAG ! x\n",
+    "#",
+    "\t",
+    "\ufeff",
+    "\x00",
+    "\x85",
+    "\u2028",
+    "\\x41",
+    '"\\ud800"',
+    "<<: ",
+    "@",
+    "`",
+    "1_000",
+    "0x1F",
+    "~",
+    "null",
+    "1:30",
+    "é",
+    "\U0001f600",
+)
 
 yaml_like = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 
@@ -144,23 +183,67 @@ _Ask = Callable[[Section], object]
         ("k:", lambda s: s.text("k"), "f.yaml:1:3: k: text expected, found nothing"),
         ("x: 1", lambda s: s.text("k"), "f.yaml:1:1: “k” is missing"),
         ("k: bad", lambda s: s.text("k", check=lambda text: f"“{text}”?"), "f.yaml:1:4: k: “bad”?"),
-        ("k: green", lambda s: s.choice("k", Colour.RED), "f.yaml:1:4: k: one of red, blue expected, found “green”"),
-        ("k: 1.5", lambda s: s.integer("k", default=0, minimum=0, maximum=9), "f.yaml:1:4: k: a number expected, found “1.5”"),
-        ('k: ""', lambda s: s.integer("k", default=0, minimum=0, maximum=9), "f.yaml:1:4: k: a number expected, found “”"),
-        ("k: ٣", lambda s: s.integer("k", default=0, minimum=0, maximum=9), "f.yaml:1:4: k: a number expected, found “٣”"),
-        ("k: -1", lambda s: s.integer("k", default=0, minimum=0, maximum=9), "f.yaml:1:4: k: a number from 0 to 9 expected, found -1"),
-        ("k: 1 M", lambda s: s.size("k", default=0), "f.yaml:1:4: k: a size such as 48M expected, found “1 M”"),
-        ("k: 1K", lambda s: s.size("k", default=0, minimum=2048), "f.yaml:1:4: k: 1K is out of range (2K to 1024T)"),
-        ("k: 5 parsec", lambda s: s.span("k", default=0), "f.yaml:1:4: k: a time span such as 500ms expected, found “5 parsec”"),
-        ('k: ""', lambda s: s.span("k", default=0), "f.yaml:1:4: k: a time span such as 500ms expected, found “”"),
+        (
+            "k: green",
+            lambda s: s.choice("k", Colour.RED),
+            "f.yaml:1:4: k: one of red, blue expected, found “green”",
+        ),
+        (
+            "k: 1.5",
+            lambda s: s.integer("k", default=0, minimum=0, maximum=9),
+            "f.yaml:1:4: k: a number expected, found “1.5”",
+        ),
+        (
+            'k: ""',
+            lambda s: s.integer("k", default=0, minimum=0, maximum=9),
+            "f.yaml:1:4: k: a number expected, found “”",
+        ),
+        (
+            "k: ٣",
+            lambda s: s.integer("k", default=0, minimum=0, maximum=9),
+            "f.yaml:1:4: k: a number expected, found “٣”",
+        ),
+        (
+            "k: -1",
+            lambda s: s.integer("k", default=0, minimum=0, maximum=9),
+            "f.yaml:1:4: k: a number from 0 to 9 expected, found -1",
+        ),
+        (
+            "k: 1 M",
+            lambda s: s.size("k", default=0),
+            "f.yaml:1:4: k: a size such as 48M expected, found “1 M”",
+        ),
+        (
+            "k: 1K",
+            lambda s: s.size("k", default=0, minimum=2048),
+            "f.yaml:1:4: k: 1K is out of range (2K to 1024T)",
+        ),
+        (
+            "k: 5 parsec",
+            lambda s: s.span("k", default=0),
+            "f.yaml:1:4: k: a time span such as 500ms expected, found “5 parsec”",
+        ),
+        (
+            'k: ""',
+            lambda s: s.span("k", default=0),
+            "f.yaml:1:4: k: a time span such as 500ms expected, found “”",
+        ),
         ("k: 2d", lambda s: s.span("k", default=0), "f.yaml:1:4: k: 2d is out of range (0s to 86400s)"),
         ("k: a", lambda s: s.texts("k"), "f.yaml:1:4: k: a list expected, found “a”"),
         ("k: [a, [b]]", lambda s: s.texts("k"), "f.yaml:1:8: k[1]: text expected, found a list"),
         ("k: a", lambda s: s.section("k"), "f.yaml:1:4: k: a mapping expected, found “a”"),
-        ("k: {x: 1}", lambda s: s.section("k").finish(), "f.yaml:1:5: “k.x” is not a known key; known here: "),
-        ("k: 1", lambda s: s.finish(reserved={"k"}), "f.yaml:1:1: “k” is not available in this version; known here: "),
+        (
+            "k: {x: 1}",
+            lambda s: s.section("k").finish(),
+            "f.yaml:1:5: “k.x” is not a known key; known here: ",
+        ),
+        (
+            "k: 1",
+            lambda s: s.finish(reserved={"k"}),
+            "f.yaml:1:1: “k” is not available in this version; known here: ",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_an_accessor_refuses(content: str, ask: _Ask, expected: str) -> None:
     section, found = read(content)
     assert found == []

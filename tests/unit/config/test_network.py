@@ -36,7 +36,10 @@ search: [example.test]
         search=("example.test",),
     )
     assert network.bridge == "br-lan"
-    assert [network.gateway(subnet) for subnet in network.subnets] == [ip_address("10.1.0.1"), ip_address("fd00::1")]
+    assert [network.gateway(subnet) for subnet in network.subnets] == [
+        ip_address("10.1.0.1"),
+        ip_address("fd00::1"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,14 +48,33 @@ search: [example.test]
         ("", ["lan.yaml: “subnets” is missing"]),
         ("kind: isolated", ["lan.yaml:1:1: “subnets” is missing"]),
         ("subnets: []", ["lan.yaml:1:10: subnets: at least one subnet expected"]),
-        ("subnets: [10.0.0.0/24, 10.1.0.0/24]", ["lan.yaml:1:10: subnets: at most one IPv4 and one IPv6 subnet expected"]),
-        ("subnets: [10.0.0.1/24]", ["lan.yaml:1:11: subnets[0]: “10.0.0.1/24” is not a subnet such as 10.88.0.0/24 (host bits must be zero)"]),
-        ("subnets: [10.0.0.0/24]\nmtu: 1279", ["lan.yaml:2:6: mtu: a number from 1280 to 9000 expected, found 1279"]),
+        (
+            "subnets: [10.0.0.0/24, 10.1.0.0/24]",
+            ["lan.yaml:1:10: subnets: at most one IPv4 and one IPv6 subnet expected"],
+        ),
+        (
+            "subnets: [10.0.0.1/24]",
+            [
+                "lan.yaml:1:11: subnets[0]: “10.0.0.1/24” is not a subnet such as 10.88.0.0/24 (host bits must be zero)"
+            ],
+        ),
+        (
+            "subnets: [10.0.0.0/24]\nmtu: 1279",
+            ["lan.yaml:2:6: mtu: a number from 1280 to 9000 expected, found 1279"],
+        ),
         ('subnets: [10.0.0.0/24]\nmtu: ""', ["lan.yaml:2:6: mtu: a number expected, found “”"]),
-        ("subnets: [10.0.0.0/24]\nkind: open", ["lan.yaml:2:7: kind: one of isolated expected, found “open”"]),
+        (
+            "subnets: [10.0.0.0/24]\nkind: open",
+            ["lan.yaml:2:7: kind: one of isolated expected, found “open”"],
+        ),
         ("subnets: [10.0.0.0/24]\nsearch: [a_b]", ["lan.yaml:2:10: search[0]: “a_b” is not a domain name"]),
-        ("subnets: [10.0.0.0/24]\negress: nat", ["lan.yaml:2:1: “egress” is not available in this version; known here: kind, mtu, nameservers, search, subnets"]),
+        (
+            "subnets: [10.0.0.0/24]\negress: nat",
+            [
+                "lan.yaml:2:1: “egress” is not available in this version; known here: kind, mtu, nameservers, search, subnets"
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_refusals(text: str, expected: list[str]) -> None:
     assert read(text)[1] == expected

@@ -23,10 +23,17 @@ def findings(files: ConfigurationFiles) -> list[str]:
 
 
 def test_a_valid_tree() -> None:
-    files = sample_files({"web": "image: a", "dns": "image: b"}, networks={"lan": LAN}, agent="default-network: lan\ncores: 0-1,3")
+    files = sample_files(
+        {"web": "image: a", "dns": "image: b"},
+        networks={"lan": LAN},
+        agent="default-network: lan\ncores: 0-1,3",
+    )
     configuration = read_tree(files)
     assert list(configuration.appliances) == ["dns", "web"]
-    assert [appliance.networks[0].network for appliance in configuration.appliances.values()] == ["lan", "lan"]
+    assert [appliance.networks[0].network for appliance in configuration.appliances.values()] == [
+        "lan",
+        "lan",
+    ]
     assert configuration.agent.cores == (0, 1, 3)
 
 
@@ -78,7 +85,9 @@ def test_fragments_apply_on_top_of_each_other() -> None:
             {"dns": "image: a\nnetwork: {name: default, address: [10.88.0.5, 10.88.0.6]}"},
             None,
             "",
-            ["appliances/dns.yaml:2:10: network: at most one IPv4 and one IPv6 address for each network expected"],
+            [
+                "appliances/dns.yaml:2:10: network: at most one IPv4 and one IPv6 address for each network expected"
+            ],
         ),
         (
             {
@@ -123,7 +132,12 @@ def test_fragments_apply_on_top_of_each_other() -> None:
         ),
         ({}, None, "cores: many", ["agent.yaml:1:8: cores: “many” is not a list of cores such as 0-3,6"]),
         ({}, None, "cores: 0,3-1", ["agent.yaml:1:8: cores: “0,3-1” is not a list of cores such as 0-3,6"]),
-        ({}, None, "core: 1", ["agent.yaml:1:1: “core” is not a known key; known here: cores, default-network"]),
+        (
+            {},
+            None,
+            "core: 1",
+            ["agent.yaml:1:1: “core” is not a known key; known here: cores, default-network"],
+        ),
     ],
 )
 def test_what_only_the_whole_shows(
@@ -168,7 +182,8 @@ def test_values_of_any_shape_give_only_findings(mapping: dict[str, object]) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("", ()), ("0", (0,)), ("0-3\n", (0, 1, 2, 3)), ("3,0-1", (0, 1, 3)), ("1,1", (1,))]
+    ("text", "expected"),
+    [("", ()), ("0", (0,)), ("0-3\n", (0, 1, 2, 3)), ("3,0-1", (0, 1, 3)), ("1,1", (1,))],
 )
 def test_cores(text: str, expected: tuple[int, ...]) -> None:
     assert parse_cores(text) == expected

@@ -19,7 +19,9 @@ def test_sizes(text: str, size_bytes: int) -> None:
     assert parse_size(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "M", "1 M", "1.5G", "-1", "+1", "1KB", "1k", "1_0", "٣", "1\n", "1" * 13])
+@pytest.mark.parametrize(
+    "text", ["", "M", "1 M", "1.5G", "-1", "+1", "1KB", "1k", "1_0", "٣", "1\n", "1" * 13]
+)
 def test_no_sizes(text: str) -> None:
     assert parse_size(text) is None
 
@@ -51,7 +53,9 @@ def test_spans(text: str, seconds: float) -> None:
     assert parse_span(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", " ", "s", "1 fortnight", "-1s", "1,5s", "1s;", "1.s.", "1e3", "infinity", "٣s"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "s", "1 fortnight", "-1s", "1,5s", "1s;", "1.s.", "1e3", "infinity", "٣s"]
+)
 def test_no_spans(text: str) -> None:
     assert parse_span(text) is None
 
@@ -69,7 +73,13 @@ def test_any_text_is_a_span_or_none(text: str) -> None:
     assert seconds is None or seconds >= 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from(["ms", "s", "min", "h"])), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 999), st.sampled_from(["ms", "s", "min", "h"])), min_size=1, max_size=4
+    )
+)
 def test_parts_of_a_span_add_up(parts: list[tuple[int, str]]) -> None:
     one_by_one = [parse_span(f"{number}{unit}") for number, unit in parts]
-    assert parse_span(" ".join(f"{number}{unit}" for number, unit in parts)) == pytest.approx(sum(filter(None, one_by_one)))
+    assert parse_span(" ".join(f"{number}{unit}" for number, unit in parts)) == pytest.approx(
+        sum(filter(None, one_by_one))
+    )

@@ -47,7 +47,9 @@ async def test_a_refused_configuration_is_an_event_with_every_finding(
     assert applied == ["applied"]
 
 
-async def test_an_appliance_that_cannot_start_has_it_in_its_own_log(world: World, agent: Agent, events: EventLog) -> None:
+async def test_an_appliance_that_cannot_start_has_it_in_its_own_log(
+    world: World, agent: Agent, events: EventLog
+) -> None:
     world.files.write("appliances/dns.yaml", "image: dns-bind")
     await agent.apply()
     assert events.entries[-1] == (
@@ -57,7 +59,9 @@ async def test_an_appliance_that_cannot_start_has_it_in_its_own_log(world: World
     )
 
 
-async def test_a_dry_run_is_no_event(world: World, agent: Agent, events: EventLog, applied: list[str]) -> None:
+async def test_a_dry_run_is_no_event(
+    world: World, agent: Agent, events: EventLog, applied: list[str]
+) -> None:
     world.files.write("appliances/dns.yaml", "image: dns-nsd")
     assert (await agent.check()).changes
     assert (events.entries, applied, agent.appliances()) == ([], [], [])
@@ -103,5 +107,9 @@ async def test_so_does_restoring_links(world: World, agent: Agent, caplog: pytes
 async def test_a_view(world: World, agent: Agent) -> None:
     await world.run("dns")
     view = agent.view("dns")
-    assert (view.health.health, view.status.active_state, view.restart_pending) == (Health.HEALTHY, "active", False)
+    assert (view.health.health, view.status.active_state, view.restart_pending) == (
+        Health.HEALTHY,
+        "active",
+        False,
+    )
     assert view.plan is world.reconciler.plan.appliances["dns"]

@@ -137,7 +137,12 @@ async def test_a_dry_run_of_an_invalid_configuration_fails_like_the_real_one(wor
 )
 async def test_an_invalid_configuration_changes_nothing(world: World, break_it: Any) -> None:
     await world.run("dns")
-    before = dict(world.files.owned), dict(world.links.links), dict(world.units.status), world.reconciler.plan
+    before = (
+        dict(world.files.owned),
+        dict(world.links.links),
+        dict(world.units.status),
+        world.reconciler.plan,
+    )
     break_it(world)
     with pytest.raises(ConfigurationError):
         await apply(world)
@@ -239,7 +244,9 @@ async def test_a_run_that_was_interrupted_is_finished_by_the_next(world: World) 
 # --- coming and going
 
 
-async def test_an_appliance_that_was_removed_is_stopped_and_forgotten(world: World, events: EventLog) -> None:
+async def test_an_appliance_that_was_removed_is_stopped_and_forgotten(
+    world: World, events: EventLog
+) -> None:
     await world.run("dns", "web")
     events.clear()
     world.files.write("appliances/dns.yaml", "")
@@ -306,7 +313,9 @@ async def test_an_image_that_is_imported_later_ends_the_refusal(world: World) ->
 
 
 @pytest.mark.parametrize("image", ["dns-nsd:9", "dns-bind", f"sha256:{'0' * 64}"])
-async def test_a_running_appliance_is_not_stopped_for_an_image_that_is_not_there(world: World, image: str) -> None:
+async def test_a_running_appliance_is_not_stopped_for_an_image_that_is_not_there(
+    world: World, image: str
+) -> None:
     await world.run("dns", "web")
     configure(world, "dns", image=image)
     outcome = await apply(world)
@@ -368,7 +377,9 @@ async def test_an_image_that_vanished_from_the_store_gives_way_to_another(world:
     assert world.files.current_image("dns") == sample_image("dns-nsd", "4.7-1").digest
 
 
-async def test_a_store_that_cannot_be_read_is_a_problem_and_no_crash(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_cannot_be_read_is_a_problem_and_no_crash(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     configure(world, "dns")
 
     def refuse(_reference: object) -> None:
@@ -553,7 +564,9 @@ async def test_time_zones(world: World) -> None:
 
 async def test_cores_that_the_host_does_not_have_are_refused(world: World) -> None:
     world.files.write("agent.yaml", "cores: 1-2")
-    with pytest.raises(ConfigurationError, match=r"agent\.yaml: cores: this host has no core 2; it has 0, 1"):
+    with pytest.raises(
+        ConfigurationError, match=r"agent\.yaml: cores: this host has no core 2; it has 0, 1"
+    ):
         await apply(world)
     assert world.journal.take() == []
 

@@ -87,7 +87,9 @@ def test_another_reason_is_another_event_and_the_same_one_is_none(watch: Watch, 
     assert [message for _, _, message in events.entries] == ["Appliance dns is degraded: b."]
 
 
-def test_every_state_is_told_even_where_health_stays(watch: Watch, events: EventLog, changes: list[str]) -> None:
+def test_every_state_is_told_even_where_health_stays(
+    watch: Watch, events: EventLog, changes: list[str]
+) -> None:
     watch.adopt("dns", ACTIVE)
     watch.update("dns", UnitStatus(active_state="active", main_pid=7))
     assert (changes, events.entries) == (["dns", "dns"], [])
@@ -127,6 +129,10 @@ def test_what_is_forgotten_is_adopted_anew(watch: Watch, events: EventLog) -> No
     watch.titles["dns"] = "x"
     watch.forget("dns")
     watch.forget("web")
-    assert (watch.status("dns"), watch.health("dns").health, watch.titles) == (UnitStatus(), Health.STOPPED, {})
+    assert (watch.status("dns"), watch.health("dns").health, watch.titles) == (
+        UnitStatus(),
+        Health.STOPPED,
+        {},
+    )
     watch.update("dns", failed("watchdog"))
     assert events.entries == []

@@ -46,7 +46,9 @@ def files(paths: Paths) -> ApplianceFiles:
     return ApplianceFiles(paths)
 
 
-def plan_of(name: str = "dns", *, memory: str = "32M", refusal: str = "", version: str = "4.6.1-1") -> AppliancePlan:
+def plan_of(
+    name: str = "dns", *, memory: str = "32M", refusal: str = "", version: str = "4.6.1-1"
+) -> AppliancePlan:
     configuration = read_tree(sample_files({name: yaml.safe_dump({"image": "dns-nsd", "memory": memory})}))
     inputs = sample_inputs(sample_image(version=version), refusal=refusal)
     plan = plan_host(
@@ -75,7 +77,10 @@ def test_a_new_appliance_gets_everything_once(files: ApplianceFiles, paths: Path
         "write its launch plan",
         "write its unit settings",
     ]
-    assert [change.effect for change in changes][-2:] == [Effect.RESTART, Effect.RESTART | Effect.DAEMON_RELOAD]
+    assert [change.effect for change in changes][-2:] == [
+        Effect.RESTART,
+        Effect.RESTART | Effect.DAEMON_RELOAD,
+    ]
     assert files.plan(plan) == []
     assert files.current_image("dns") == sample_image().digest
     assert files.known() == {"dns"}
@@ -133,7 +138,9 @@ def test_what_cannot_start_has_a_plan_without_an_initrd(files: ApplianceFiles, p
     assert files.plan(plan_of(refusal="no image")) == []
 
 
-def test_removal_keeps_data_and_what_the_administrator_put_beside(files: ApplianceFiles, paths: Paths) -> None:
+def test_removal_keeps_data_and_what_the_administrator_put_beside(
+    files: ApplianceFiles, paths: Paths
+) -> None:
     apply(files.plan(plan_of()))
     override = paths.drop_in_directory("dns") / "60-local.conf"
     override.touch()

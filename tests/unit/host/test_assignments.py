@@ -17,7 +17,9 @@ from agent.model.assignments import Assignments
 names = st.text(alphabet="abc-", min_size=1, max_size=5)
 leases = st.dictionaries(names, st.lists(st.ip_addresses(), max_size=2).map(tuple), max_size=3)
 assignments = st.builds(
-    Assignments, addresses=st.dictionaries(names, leases, max_size=3), cores=st.dictionaries(names, st.integers(0, 99), max_size=3)
+    Assignments,
+    addresses=st.dictionaries(names, leases, max_size=3),
+    cores=st.dictionaries(names, st.integers(0, 99), max_size=3),
 )
 
 # The directory is the same for all examples, and each writes the file anew.
@@ -39,27 +41,48 @@ def test_no_file_no_assignments(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 
 BROKEN = (
-    "", "{", "null", "[]", "7", '"x"', "{}", '{"version": 1}', '{"version": 2, "addresses": {}, "cores": {}}',
-    '{"version": 1, "addresses": [], "cores": {}}', '{"version": 1, "addresses": {"n": []}, "cores": {}}',
-    '{"version": 1, "addresses": {"n": {"a": "10.0.0.1"}}, "cores": {}}', '{"version": 1, "addresses": {"n": {"a": 5}}, "cores": {}}',
-    '{"version": 1, "addresses": {"n": {"a": [null]}}, "cores": {}}', '{"version": 1, "addresses": {}, "cores": {"a": "x"}}',
-    '{"version": 1, "addresses": {}, "cores": {"a": Infinity}}', '{"version": 1, "addresses": {}, "cores": {"a": NaN}}',
-    '{"version": 1, "addresses": {}, "cores": {"a": null}}', "[" * 100_000,
-)  # fmt: skip
+    "",
+    "{",
+    "null",
+    "[]",
+    "7",
+    '"x"',
+    "{}",
+    '{"version": 1}',
+    '{"version": 2, "addresses": {}, "cores": {}}',
+    '{"version": 1, "addresses": [], "cores": {}}',
+    '{"version": 1, "addresses": {"n": []}, "cores": {}}',
+    '{"version": 1, "addresses": {"n": {"a": "10.0.0.1"}}, "cores": {}}',
+    '{"version": 1, "addresses": {"n": {"a": 5}}, "cores": {}}',
+    '{"version": 1, "addresses": {"n": {"a": [null]}}, "cores": {}}',
+    '{"version": 1, "addresses": {}, "cores": {"a": "x"}}',
+    '{"version": 1, "addresses": {}, "cores": {"a": Infinity}}',
+    '{"version": 1, "addresses": {}, "cores": {"a": NaN}}',
+    '{"version": 1, "addresses": {}, "cores": {"a": null}}',
+    "[" * 100_000,
+)
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_file_is_said_once_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str) -> None:
+def test_a_broken_file_is_said_once_and_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
     path = tmp_path / "assignments.json"
     path.write_text(content)
     assert read_assignments(path) == Assignments()
     [record] = caplog.records
-    assert (record.levelno, "addresses are assigned anew, ignoring" in record.message) == (logging.WARNING, True)
+    assert (record.levelno, "addresses are assigned anew, ignoring" in record.message) == (
+        logging.WARNING,
+        True,
+    )
 
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["version", "addresses", "cores", "a"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["version", "addresses", "cores", "a"]), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 

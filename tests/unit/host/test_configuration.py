@@ -27,9 +27,18 @@ def names(found: dict[str, bytes] | object) -> list[str]:
 
 def test_which_files_count(etc: Path) -> None:
     for name in (
-        "agent.yaml", "agent.yaml.d/20-b.yaml", "agent.yaml.d/10-a.yaml", "networks/lan.yaml", "networks/lan.yml", "networks/.lan.yaml",
-        "appliances/dns.yaml", "appliances/dns.yaml~", "appliances/.#web.yaml", "appliances/old.yaml.dpkg-old", "other.yaml",
-    ):  # fmt: skip
+        "agent.yaml",
+        "agent.yaml.d/20-b.yaml",
+        "agent.yaml.d/10-a.yaml",
+        "networks/lan.yaml",
+        "networks/lan.yml",
+        "networks/.lan.yaml",
+        "appliances/dns.yaml",
+        "appliances/dns.yaml~",
+        "appliances/.#web.yaml",
+        "appliances/old.yaml.dpkg-old",
+        "other.yaml",
+    ):
         (etc / name).write_text(name)
     found = read_configuration(etc)
     assert names(found.agent) == ["agent.yaml", "10-a.yaml", "20-b.yaml"]
@@ -83,7 +92,9 @@ def test_no_link_leads_out_of_the_directory(etc: Path, target: str) -> None:
     (etc / "config/dns/link").symlink_to(target)
     with pytest.raises(ConfigurationError) as caught:
         read_appliance_files(etc / "config/dns")
-    assert str(caught.value) == f"{etc}/config/dns/link: leads out of the appliance's configuration directory"
+    assert (
+        str(caught.value) == f"{etc}/config/dns/link: leads out of the appliance's configuration directory"
+    )
 
 
 def test_a_link_to_a_directory_is_not_passed_over_in_silence(etc: Path) -> None:

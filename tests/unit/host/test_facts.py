@@ -83,13 +83,16 @@ def test_a_time_zone_without_a_name_is_utc(root: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "expected"), [("bogomips\t: 5000.50\n", 25_002_500), ("", 20_000_000), ("bogomips: x", 20_000_000)]
+    ("cpuinfo", "expected"),
+    [("bogomips\t: 5000.50\n", 25_002_500), ("", 20_000_000), ("bogomips: x", 20_000_000)],
 )
 def test_loops_per_jiffy(cpuinfo: str, expected: int) -> None:
     assert loops_per_jiffy(cpuinfo) == expected
 
 
-@pytest.mark.parametrize(("output", "version"), [(b"systemd 252 (252.38-1)\n", 252), (b"systemd 260~rc1", 260), (b"", 0)])
+@pytest.mark.parametrize(
+    ("output", "version"), [(b"systemd 252 (252.38-1)\n", 252), (b"systemd 260~rc1", 260), (b"", 0)]
+)
 def test_the_version_of_systemd(monkeypatch: pytest.MonkeyPatch, output: bytes, version: int) -> None:
     monkeypatch.setattr(facts, "run", lambda _argv: output)
     assert systemd_version() == version

@@ -20,7 +20,9 @@ def test_this_machine_whatever_it_is() -> None:
 
 def test_a_machine_without_systemctl(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(argv: list[str]) -> bytes:
-        raise HostError(f"{argv[0]} is not installed.", remedy="`appliancectl doctor` lists what this host lacks.")
+        raise HostError(
+            f"{argv[0]} is not installed.", remedy="`appliancectl doctor` lists what this host lacks."
+        )
 
     monkeypatch.setattr(fitness, "run", missing)
     monkeypatch.setattr(Path, "is_dir", lambda _path: False)

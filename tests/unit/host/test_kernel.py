@@ -12,10 +12,13 @@ from agent.host.kernel import REQUIRED, judge, why_unfit
 GOOD = dict.fromkeys(REQUIRED, "y")
 
 
-def binary(version: str = "7.3.4", options: dict[str, str] | None = None, *, magic: bytes = b"\x7fELF") -> bytes:
+def binary(
+    version: str = "7.3.4", options: dict[str, str] | None = None, *, magic: bytes = b"\x7fELF"
+) -> bytes:
     """What is looked for, as a kernel binary carries it: strings between NULs."""
     lines = b"".join(
-        f"CONFIG_{name}={value}\n".encode() + b"\0" for name, value in (GOOD if options is None else options).items()
+        f"CONFIG_{name}={value}\n".encode() + b"\0"
+        for name, value in (GOOD if options is None else options).items()
     )
     return magic + b"\x00" * 60 + f"Linux version {version} (root@build) #1\0".encode() + lines
 

@@ -28,10 +28,11 @@ def test_paths(text: str, path: str) -> None:
 def test_different_names_have_different_paths(first: str, second: str) -> None:
     printable = [text.encode("utf-8", "replace").decode() for text in (first, second)]
     assert (escape_path(printable[0]) == escape_path(printable[1])) == (printable[0] == printable[1])
-    assert all(character.isascii() and (character.isalnum() or character == "_") for character in escape_path(printable[0]))
+    assert all(
+        character.isascii() and (character.isalnum() or character == "_")
+        for character in escape_path(printable[0])
+    )
 
 
 def test_a_unit_s_path() -> None:
-    assert unit_path("appliance@dns.service") == (
-        "/org/freedesktop/systemd1/unit/appliance_40dns_2eservice"
-    )
+    assert unit_path("appliance@dns.service") == ("/org/freedesktop/systemd1/unit/appliance_40dns_2eservice")

@@ -24,7 +24,9 @@ def test_no_other_text_is_a_digest(text: str) -> None:
     assert digest is None or text in {str(digest), digest.directory}
 
 
-@pytest.mark.parametrize("text", ["sha256:", f"sha256:{'A' * 64}", f"sha256:{'0' * 63}", f"sha256:{'0' * 65}", f"sha1:{'0' * 64}"])
+@pytest.mark.parametrize(
+    "text", ["sha256:", f"sha256:{'A' * 64}", f"sha256:{'0' * 63}", f"sha256:{'0' * 65}", f"sha1:{'0' * 64}"]
+)
 def test_almost_digests(text: str) -> None:
     assert Digest.parse(text) is None
 

@@ -61,7 +61,16 @@ def test_hostile_names_are_none(text: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["appliance@.service", "appliance@dns.timer", "appliance.service", "dns.service", "appliance@a.service.service", "appliance@A.service", "xappliance@dns.service", ""],
-)  # fmt: skip
+    [
+        "appliance@.service",
+        "appliance@dns.timer",
+        "appliance.service",
+        "dns.service",
+        "appliance@a.service.service",
+        "appliance@A.service",
+        "xappliance@dns.service",
+        "",
+    ],
+)
 def test_other_units_have_no_appliance(unit: str) -> None:
     assert appliance_of(unit) is None

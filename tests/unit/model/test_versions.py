@@ -13,8 +13,25 @@ from agent.model.names import IMAGE_VERSION
 from agent.model.versions import version_key
 
 ASCENDING = (
-    "0", "1~~", "1~~a", "1~", "1~rc1", "1", "1a", "1+b", "1.0", "1.0-0", "1.0-1", "1.0-1+b1", "1.0.1", "1.2", "1.9", "1.10", "2-1", "10",
-)  # fmt: skip
+    "0",
+    "1~~",
+    "1~~a",
+    "1~",
+    "1~rc1",
+    "1",
+    "1a",
+    "1+b",
+    "1.0",
+    "1.0-0",
+    "1.0-1",
+    "1.0-1+b1",
+    "1.0.1",
+    "1.2",
+    "1.9",
+    "1.10",
+    "2-1",
+    "10",
+)
 
 versions = st.from_regex(IMAGE_VERSION, fullmatch=True)
 

@@ -12,18 +12,39 @@ from hypothesis import strategies as st
 from agent.plan.cpio import archive, pad
 from tests.unit.plan.reading import read_archives
 
-FILES = {"appliance/boot": b"interface=1\n", "appliance/config/nsd/zone": b"", "appliance/localtime": bytes(range(7))}
+FILES = {
+    "appliance/boot": b"interface=1\n",
+    "appliance/config/nsd/zone": b"",
+    "appliance/localtime": bytes(range(7)),
+}
 
-paths = st.lists(st.text(alphabet="abc.é -", min_size=1, max_size=3).filter(lambda part: part not in {".", ".."}), min_size=1, max_size=3)
+paths = st.lists(
+    st.text(alphabet="abc.é -", min_size=1, max_size=3).filter(lambda part: part not in {".", ".."}),
+    min_size=1,
+    max_size=3,
+)
 
 
 def test_cpio_unpacks_it(tmp_path: Path) -> None:
-    listed = subprocess.run(["cpio", "-it", "--quiet"], input=archive(FILES), capture_output=True, check=True)
-    assert listed.stdout.decode().split() == ["appliance", "appliance/config", "appliance/config/nsd", *sorted(FILES)]
-    subprocess.run(
-        ["cpio", "-id", "--quiet", "--no-preserve-owner"], input=archive(FILES), cwd=tmp_path, check=True, capture_output=True
+    listed = subprocess.run(
+        ["cpio", "-it", "--quiet"], input=archive(FILES), capture_output=True, check=True
     )
-    unpacked = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert listed.stdout.decode().split() == [
+        "appliance",
+        "appliance/config",
+        "appliance/config/nsd",
+        *sorted(FILES),
+    ]
+    subprocess.run(
+        ["cpio", "-id", "--quiet", "--no-preserve-owner"],
+        input=archive(FILES),
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    unpacked = {
+        str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    }
     assert unpacked == FILES
 
 

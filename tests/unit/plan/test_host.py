@@ -23,7 +23,14 @@ from agent.plan.dropin import OVERHEAD_BYTES, watchdog_s
 from agent.plan.guest import boot_text, signal_number
 from agent.plan.host import DEFAULT_DATA_BYTES, AppliancePlan, GuestInputs, plan_host
 from agent.plan.launch import HEADER, render_refusal
-from tests.fakes.samples import NETWORK, sample_facts, sample_files, sample_image, sample_inputs, sample_manifest
+from tests.fakes.samples import (
+    NETWORK,
+    sample_facts,
+    sample_files,
+    sample_image,
+    sample_inputs,
+    sample_manifest,
+)
 from tests.unit.config.strategies import HOSTILE_TEXTS, hostile_texts
 from tests.unit.plan.reading import read_archives, read_unit
 
@@ -62,7 +69,7 @@ MANIFEST: dict[str, Any] = {
     "writable": ["/var/lib/nsd"],
     "data": {"mount": "/data"},
     "requests": {"memory": "32M", "ports": ["53/udp"]},
-}  # fmt: skip
+}
 
 
 def make_plan(
@@ -74,18 +81,28 @@ def make_plan(
     inputs: GuestInputs | None = None,
 ) -> AppliancePlan:
     """End to end: YAML texts to the plan of the appliance `dns`."""
-    configuration = read_tree(sample_files({"dns": appliance}, networks={"default": yaml.safe_dump(network)}))
-    image = replace(sample_image(), manifest=read_manifest(yaml.safe_dump(manifest).encode(), "manifest.yaml"))
+    configuration = read_tree(
+        sample_files({"dns": appliance}, networks={"default": yaml.safe_dump(network)})
+    )
+    image = replace(
+        sample_image(), manifest=read_manifest(yaml.safe_dump(manifest).encode(), "manifest.yaml")
+    )
     given_ = inputs or sample_inputs(image)
     plan = plan_host(
-        configuration, {"dns": given_}, host=host or sample_facts(), previous=Assignments(), runtime_digest="r"
+        configuration,
+        {"dns": given_},
+        host=host or sample_facts(),
+        previous=Assignments(),
+        runtime_digest="r",
     )
     return plan.appliances["dns"]
 
 
 def boot_of(plan: AppliancePlan) -> str:
     """The boot plan out of the archive."""
-    [content] = [entry.content for entry in read_archives(plan.guest_archive) if entry.name == "appliance/boot"]
+    [content] = [
+        entry.content for entry in read_archives(plan.guest_archive) if entry.name == "appliance/boot"
+    ]
     return content.decode()
 
 
@@ -117,8 +134,14 @@ def with_leaf(document: Any, path: _Path, value: object) -> Any:
     if not path:
         return value
     if isinstance(document, dict):
-        return {key: with_leaf(inner, path[1:], value) if key == path[0] else inner for key, inner in document.items()}
-    return [with_leaf(inner, path[1:], value) if index == path[0] else inner for index, inner in enumerate(document)]
+        return {
+            key: with_leaf(inner, path[1:], value) if key == path[0] else inner
+            for key, inner in document.items()
+        }
+    return [
+        with_leaf(inner, path[1:], value) if index == path[0] else inner
+        for index, inner in enumerate(document)
+    ]
 
 
 BENIGN = structure(make_plan())
@@ -218,7 +241,9 @@ def test_the_launch_plan() -> None:
 def test_the_launcher_reads_what_was_written(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan()
     (tmp_path / "launch").write_text(plan.launch)
-    monkeypatch.setattr("builtins.open", lambda path, **options: (tmp_path / path.split("/")[-1]).open(**options))
+    monkeypatch.setattr(
+        "builtins.open", lambda path, **options: (tmp_path / path.split("/")[-1]).open(**options)
+    )
     assert [directive for directive, _ in read_plan("dns")] == BENIGN[0][1:]
 
 
@@ -338,7 +363,10 @@ def test_nothing_random_is_in_a_plan() -> None:
     ],
 )
 def test_an_initrd_is_named_by_what_is_in_it(changed: dict[str, Any]) -> None:
-    assert make_plan(inputs=replace(sample_inputs(), **changed)).initrd != make_plan(inputs=sample_inputs()).initrd
+    assert (
+        make_plan(inputs=replace(sample_inputs(), **changed)).initrd
+        != make_plan(inputs=sample_inputs()).initrd
+    )
 
 
 def test_a_new_guest_runtime_makes_a_new_initrd() -> None:
@@ -346,7 +374,11 @@ def test_a_new_guest_runtime_makes_a_new_initrd() -> None:
 
     def initrd(runtime: str) -> str:
         plan = plan_host(
-            configuration, {"dns": sample_inputs()}, host=sample_facts(), previous=Assignments(), runtime_digest=runtime
+            configuration,
+            {"dns": sample_inputs()},
+            host=sample_facts(),
+            previous=Assignments(),
+            runtime_digest=runtime,
         )
         return plan.appliances["dns"].initrd
 
@@ -357,7 +389,9 @@ def test_what_is_to_be_remembered() -> None:
     configuration = read_tree(sample_files({"a": "image: x", "b": "image: x"}))
     inputs = {name: sample_inputs() for name in "ab"}
     first = plan_host(configuration, inputs, host=sample_facts(), previous=Assignments(), runtime_digest="r")
-    again = plan_host(configuration, inputs, host=sample_facts(), previous=first.assignments, runtime_digest="r")
+    again = plan_host(
+        configuration, inputs, host=sample_facts(), previous=first.assignments, runtime_digest="r"
+    )
     assert first.assignments == again.assignments
     assert first.assignments.cores == {"a": 0, "b": 1}
 

@@ -16,7 +16,7 @@ cores = st.lists(st.integers(0, 15), min_size=1, max_size=5, unique=True)
 @given(names, cores)
 def test_all_are_placed_and_evenly(appliances: set[str], available: list[int]) -> None:
     placed = place(appliances, {}, available)
-    load = Counter({core: 0 for core in available})
+    load = Counter(dict.fromkeys(available, 0))
     load.update(placed.values())
     assert placed.keys() == appliances
     assert load.keys() == set(available)

@@ -34,7 +34,9 @@ def configuration(appliances: dict[str, Any], *subnets: str) -> Configuration:
         name: {"image": "x", **({"network": {"name": "default", "address": address}} if address else {})}
         for name, address in appliances.items()
     }
-    return read_tree(sample_files(files, networks={"default": f"subnets: [{', '.join(map(repr, subnets))}]"}))
+    return read_tree(
+        sample_files(files, networks={"default": f"subnets: [{', '.join(map(repr, subnets))}]"})
+    )
 
 
 def leases(given_: Configuration, previous: Assignments | None = None) -> dict[str, tuple[Address, ...]]:
@@ -70,7 +72,11 @@ def test_addresses_are_unique_and_free_for_guests(wanted: set[str], subnet: str)
         assert_sound(given_, leases(given_))
 
 
-@given(st.lists(st.tuples(st.sets(few_names, max_size=5), st.sampled_from(SUBNETS[:-1])), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.sets(few_names, max_size=5), st.sampled_from(SUBNETS[:-1])), min_size=1, max_size=6
+    )
+)
 def test_they_stay_so_whatever_comes_and_goes(history: list[tuple[set[str], str]]) -> None:
     previous = Assignments()
     for wanted, subnet in history:
@@ -81,13 +87,19 @@ def test_they_stay_so_whatever_comes_and_goes(history: list[tuple[set[str], str]
         previous = kept(result)
 
 
-fixed = st.dictionaries(few_names, st.none() | st.sampled_from([f"10.0.0.{number}" for number in range(2, 7)]), max_size=5).filter(
-    lambda wanted: len({address for address in wanted.values() if address}) == sum(map(bool, wanted.values()))
+fixed = st.dictionaries(
+    few_names, st.none() | st.sampled_from([f"10.0.0.{number}" for number in range(2, 7)]), max_size=5
+).filter(
+    lambda wanted: (
+        len({address for address in wanted.values() if address}) == sum(map(bool, wanted.values()))
+    )
 )
 
 
 @given(fixed, fixed)
-def test_nobody_s_address_changes_because_of_somebody_else(before: dict[str, str | None], after: dict[str, str | None]) -> None:
+def test_nobody_s_address_changes_because_of_somebody_else(
+    before: dict[str, str | None], after: dict[str, str | None]
+) -> None:
     earlier = leases(configuration(before, "10.0.0.0/29"))
     given_ = configuration(after, "10.0.0.0/29")
     later = leases(given_, kept(earlier))
@@ -103,7 +115,11 @@ def test_nobody_s_address_changes_because_of_somebody_else(before: dict[str, str
 def test_what_holds_an_address_comes_before_what_lost_its_own() -> None:
     earlier = {"a": (ip_address("10.0.0.2"),), "b": (ip_address("10.0.0.3"),)}
     given_ = configuration({"a": None, "b": None, "new": "10.0.0.2"}, "10.0.0.0/29")
-    assert texts(leases(given_, kept(earlier))) == {"a": ["10.0.0.4"], "b": ["10.0.0.3"], "new": ["10.0.0.2"]}
+    assert texts(leases(given_, kept(earlier))) == {
+        "a": ["10.0.0.4"],
+        "b": ["10.0.0.3"],
+        "new": ["10.0.0.2"],
+    }
 
 
 @pytest.mark.parametrize("address", ["10.0.0.0", "10.0.0.1", "10.0.0.7", "10.9.0.5"])
@@ -126,7 +142,10 @@ def test_one_of_each_family() -> None:
 def test_a_network_that_gains_a_family_keeps_the_other() -> None:
     given_ = configuration({"a": None, "b": None}, "10.0.0.0/29", "fd00::/64")
     earlier = {"a": (ip_address("10.0.0.6"),), "b": (ip_address("10.0.0.2"),)}
-    assert texts(leases(given_, kept(earlier))) == {"a": ["10.0.0.6", "fd00::2"], "b": ["10.0.0.2", "fd00::3"]}
+    assert texts(leases(given_, kept(earlier))) == {
+        "a": ["10.0.0.6", "fd00::2"],
+        "b": ["10.0.0.2", "fd00::3"],
+    }
 
 
 @pytest.mark.parametrize(("subnet", "room"), [("10.0.0.0/30", 1), ("10.0.0.0/29", 5), ("fd00::/126", 1)])
@@ -180,19 +199,28 @@ def test_two_whose_abbreviations_are_equal_are_refused() -> None:
 
 
 @given(st.text(min_size=1, max_size=20), st.text(max_size=20), st.text(max_size=10))
-def test_mac_addresses_are_local_unicast_and_always_the_same(machine: str, appliance: str, network: str) -> None:
+def test_mac_addresses_are_local_unicast_and_always_the_same(
+    machine: str, appliance: str, network: str
+) -> None:
     mac = mac_address(machine, appliance, network)
     assert re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac)
     assert mac == mac_address(machine, appliance, network)
 
 
 def test_mac_addresses_differ_between_hosts_networks_and_appliances() -> None:
-    macs = {mac_address(machine, appliance, network) for machine in "ab" for appliance in ("", "dns", "web") for network in ("x", "y")}
+    macs = {
+        mac_address(machine, appliance, network)
+        for machine in "ab"
+        for appliance in ("", "dns", "web")
+        for network in ("x", "y")
+    }
     assert len(macs) == 12
 
 
 def test_a_bridge_has_the_first_address_of_each_subnet() -> None:
-    network = Network("lan", NetworkKind.ISOLATED, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")), 1400)
+    network = Network(
+        "lan", NetworkKind.ISOLATED, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")), 1400
+    )
     bridge = plan_bridge(network, machine_id=MACHINE)
     assert (bridge.name, bridge.network, bridge.mtu) == ("br-lan", "lan", 1400)
     assert bridge.addresses == {"10.0.0.1/24", "fd00::1/64"}
@@ -206,6 +234,10 @@ def test_ports_in_the_order_of_the_file() -> None:
     )
     given_ = read_tree(files)
     [first, second] = plan_ports(given_, allocate(given_, Assignments()), machine_id=MACHINE)["dns"]
-    assert (first.tap, first.network.name, first.mac) == ("ap-dns", "lan", mac_address(MACHINE, "dns", "lan"))
+    assert (first.tap, first.network.name, first.mac) == (
+        "ap-dns",
+        "lan",
+        mac_address(MACHINE, "dns", "lan"),
+    )
     assert (second.tap, second.network.name, second.mac) == ("ap-dns.1", "default", "02:00:00:00:00:09")
     assert (first.addresses, second.addresses) == ((ip_address("10.1.0.2"),), (ip_address("10.0.0.2"),))

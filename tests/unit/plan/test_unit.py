@@ -10,20 +10,28 @@ from agent.plan.unit import UnitFile, escape
 from tests.unit.config.strategies import HOSTILE_TEXTS, hostile_texts
 from tests.unit.plan.reading import read_unit
 
-
 assignments = st.tuples(
-    st.sampled_from(["Unit", "Service", "X-Agent"]), st.sampled_from(["Description", "MemoryMax", "A1"]), hostile_texts
+    st.sampled_from(["Unit", "Service", "X-Agent"]),
+    st.sampled_from(["Description", "MemoryMax", "A1"]),
+    hostile_texts,
 )
 
 
 @given(st.lists(assignments, max_size=6), hostile_texts)
-def test_no_value_becomes_a_line_a_section_or_a_specifier(given_: list[tuple[str, str, str]], comment: str) -> None:
+def test_no_value_becomes_a_line_a_section_or_a_specifier(
+    given_: list[tuple[str, str, str]], comment: str
+) -> None:
     printable = [entry for entry in given_ if entry[2].isprintable()]
     unit = UnitFile(comment) if comment.isprintable() else UnitFile()
     for section, key, value in printable:
         unit.add(section, key, value)
     sections = list(dict.fromkeys(section for section, _, _ in printable))
-    expected = [(f"[{name}]", key, value) for name in sections for section, key, value in printable if section == name]
+    expected = [
+        (f"[{name}]", key, value)
+        for name in sections
+        for section, key, value in printable
+        if section == name
+    ]
     assert read_unit(unit.render()) == expected
 
 
@@ -46,8 +54,17 @@ def test_escaping_refuses_or_keeps_to_one_line(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [("Unit]\n[Service", "A"), ("", "A"), ("unit", "A"), ("Unit", "A=\nB"), ("Unit", ""), ("Unit", "a b"), ("Unit\n", "A"), ("Unit", "A\n")],
-)  # fmt: skip
+    [
+        ("Unit]\n[Service", "A"),
+        ("", "A"),
+        ("unit", "A"),
+        ("Unit", "A=\nB"),
+        ("Unit", ""),
+        ("Unit", "a b"),
+        ("Unit\n", "A"),
+        ("Unit", "A\n"),
+    ],
+)
 def test_sections_and_keys_are_words(section: str, key: str) -> None:
     with pytest.raises(ValueError, match="is no assignment of a unit file"):
         UnitFile().add(section, key, "x")
@@ -58,4 +75,7 @@ def test_the_text() -> None:
     unit.add("Unit", "Description", "100%")
     unit.add("Service", "MemoryMax", "1")
     unit.add("Unit", "After", "")
-    assert unit.render() == "# made by a program\n\n[Unit]\nDescription=100%%\nAfter=\n\n[Service]\nMemoryMax=1\n"
+    assert (
+        unit.render()
+        == "# made by a program\n\n[Unit]\nDescription=100%%\nAfter=\n\n[Service]\nMemoryMax=1\n"
+    )

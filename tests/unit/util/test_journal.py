@@ -50,7 +50,13 @@ def test_the_catalog_explains_every_event() -> None:
 
 @pytest.mark.parametrize(
     ("level", "priority"),
-    [(logging.CRITICAL, "2"), (logging.ERROR, "3"), (logging.WARNING, "4"), (logging.INFO, "6"), (logging.DEBUG, "7")],
+    [
+        (logging.CRITICAL, "2"),
+        (logging.ERROR, "3"),
+        (logging.WARNING, "4"),
+        (logging.INFO, "6"),
+        (logging.DEBUG, "7"),
+    ],
 )
 def test_levels_become_priorities(sent: list[dict[str, str]], level: int, priority: str) -> None:
     JournalHandler().handle(logging.LogRecord("x", level, "/p", 7, "it is %s", ("so",), None, "f"))

@@ -50,7 +50,10 @@ async def test_failures(script: str, message: str, problem: Problem) -> None:
 
 async def test_missing_programs() -> None:
     with Path(os.devnull).open("rb") as null:
-        for attempt in (lambda: run(["nonexistent"]), lambda: run_bounded(["nonexistent"], stdin=null.fileno(), limit_bytes=1)):
+        for attempt in (
+            lambda: run(["nonexistent"]),
+            lambda: run_bounded(["nonexistent"], stdin=null.fileno(), limit_bytes=1),
+        ):
             with pytest.raises(HostError, match="nonexistent is not installed") as caught:
                 attempt()
             assert caught.value.problem is Problem.NOT_SUPPORTED

@@ -1,0 +1,230 @@
+"""The whole daemon: real links in a namespace, a private bus, a fake PID 1, and a host below a temporary directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import daemon as module
+from agent.config.manifest import render_manifest
+from agent.daemon import Daemon
+from agent.host import appliances
+from agent.host.bus import Bus, Variant
+from agent.model.errors import HostError, Problem
+from agent.model.paths import Paths
+from agent.util.journal import Event
+from tests.bus.conftest import MessageBus, message_bus
+from tests.fakes.bus import connected
+from tests.fakes.events import EventLog, catch_events
+from tests.fakes.samples import NETWORK, sample_facts, sample_image, sample_manifest
+from tests.fakes.systemd import FakeSystemd, fake_systemd
+from tests.kernel.links import ip, links
+
+NAME, ROOT, MANAGER = "org.appliance1", "/org/appliance1", "org.appliance1.Manager"
+OWNER = 61000
+TIMEOUT_S = 10.0
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A host with one network, one image and nothing else."""
+    paths, image = Paths(tmp_path), sample_image()
+    files = {
+        paths.guest_runtime: b"runtime.",
+        paths.configuration / "networks/default.yaml": NETWORK.encode(),
+        paths.images / image.digest.directory / "image.squashfs": b"hsqs",
+        paths.images / image.digest.directory / "manifest.yaml": render_manifest(
+            sample_manifest(data=None)
+        ).encode(),
+    }
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    monkeypatch.setattr(module, "read_facts", lambda _root: sample_facts())
+    monkeypatch.setattr(appliances, "user_id", lambda _name: OWNER)
+    monkeypatch.setattr(appliances, "group_id", lambda _name: OWNER)
+    monkeypatch.setattr(appliances, "why_unfit", lambda _kernel: "")
+    return paths
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> EventLog:
+    return catch_events(monkeypatch)
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[MessageBus]:
+    with message_bus(tmp_path) as bus:
+        yield bus
+
+
+class ServiceManager:
+    """The receiving end of $NOTIFY_SOCKET."""
+
+    def __init__(self, receiver: socket.socket) -> None:
+        self._receiver = receiver
+        self._lines: list[str] = []
+
+    def lines(self) -> list[str]:
+        """Everything it was told so far."""
+        while True:
+            try:
+                self._lines += self._receiver.recv(4096).decode().splitlines()
+            except BlockingIOError:
+                return self._lines
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield ServiceManager(receiver)
+
+
+@dataclass
+class Running:
+    """A daemon at work."""
+
+    daemon: Daemon
+    systemd: FakeSystemd
+    client: Bus
+    task: asyncio.Task[None]
+
+    async def call(self, member: str, *arguments: object, signature: str = "") -> list[Any]:
+        return await self.client.call(NAME, ROOT, f"{MANAGER}.{member}", *arguments, signature=signature)
+
+
+def configure(paths: Paths, name: str, text: str = "image: dns-nsd\n") -> None:
+    path = paths.configuration / "appliances" / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is done by others; a test that waits in vain runs into its time limit."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 (what is waited for is in the kernel)
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(bus: MessageBus, paths: Paths, manager: ServiceManager) -> AsyncIterator[Running]:
+    """The daemon, ready, and PID 1 and a caller beside it."""
+    async with (
+        fake_systemd(bus.address) as systemd,
+        connected(bus.address) as own,
+        connected(bus.address) as client,
+    ):
+        before = manager.lines().count("READY=1")
+        daemon = Daemon(own, paths)
+        task = asyncio.ensure_future(daemon.run())
+        try:
+            await until(lambda: manager.lines().count("READY=1") > before or task.done())
+            yield Running(daemon, systemd, client, task)
+        finally:
+            daemon._stop.set()
+            await asyncio.wait([task])
+
+
+def set_active(systemd: FakeSystemd, *names: str) -> None:
+    for name in names:
+        systemd.units[f"appliance@{name}.service"] = {"ActiveState": Variant("s", "active")}
+
+
+async def test_from_the_first_line_to_the_last(
+    bus: MessageBus, paths: Paths, manager: ServiceManager, events: EventLog
+) -> None:
+    configure(paths, "dns")
+    async with running(bus, paths, manager) as found:
+        assert {"READY=1", "STATUS=1 stopped", "WATCHDOG=1"} <= set(manager.lines())
+        assert set(links()) == {"br-default", "ap-dns"}
+        assert await found.call("ListAppliances") == [[["dns", f"{ROOT}/appliance/dns"]]]
+        assert found.systemd.calls[0] == "Subscribe"
+        assert "Reload" in found.systemd.calls
+        await found.systemd.change("dns", ActiveState=Variant("s", "active"))
+        await until(lambda: "STATUS=1 healthy" in manager.lines())
+        assert events.entries[-1][:2] == (Event.HEALTHY, "dns")
+        found.daemon._stop.set()
+        await found.task
+    assert manager.lines()[-1] == "STOPPING=1"
+    # Appliances and their links run on without it.
+    assert set(links()) == {"br-default", "ap-dns"}
+
+
+async def test_new_configuration_and_what_becomes_of_the_objects(
+    bus: MessageBus, paths: Paths, manager: ServiceManager, events: EventLog
+) -> None:
+    configure(paths, "dns")
+    async with running(bus, paths, manager) as found:
+        configure(paths, "web")
+        (paths.configuration / "appliances/dns.yaml").unlink()
+        [changes, problems] = await found.call("Apply", False, signature="b")
+        assert "web: create tap ap-web" in changes
+        assert problems == []
+        assert await found.call("ListAppliances") == [[["web", f"{ROOT}/appliance/web"]]]
+        assert set(links()) == {"br-default", "ap-web"}
+        assert await found.call("Apply", False, signature="b") == [[], []]
+    assert Event.APPLIED in events.events()
+
+
+@pytest.mark.usefixtures("events")
+async def test_a_tap_deleted_by_hand_comes_back_and_its_guest_starts_anew(
+    bus: MessageBus, paths: Paths, manager: ServiceManager
+) -> None:
+    configure(paths, "dns")
+    configure(paths, "web")
+    async with running(bus, paths, manager) as found:
+        set_active(found.systemd, "dns", "web")
+        ip("link", "del", "ap-dns")
+        await until(lambda: "TryRestartUnit appliance@dns.service replace" in found.systemd.calls)
+        assert set(links()) == {"br-default", "ap-dns", "ap-web"}
+        ip("link", "del", "br-default")
+        await until(lambda: links().get("ap-web", {}).get("master") == "br-default")
+        assert "TryRestartUnit appliance@web.service replace" not in found.systemd.calls
+
+
+async def test_a_broken_configuration_keeps_it_neither_from_starting_nor_from_watching(
+    bus: MessageBus, paths: Paths, manager: ServiceManager, events: EventLog
+) -> None:
+    configure(paths, "dns")
+    async with running(bus, paths, manager):
+        pass
+    configure(paths, "dns", "image: [")
+    async with running(bus, paths, manager) as found:
+        assert await found.call("ListAppliances") == [[["dns", f"{ROOT}/appliance/dns"]]]
+        with pytest.raises(HostError, match=r"dns\.yaml:2:1"):
+            await found.call("Apply", False, signature="b")
+    assert Event.REFUSED in events.events()
+
+
+@pytest.mark.usefixtures("events")
+async def test_the_loss_of_the_bus_ends_it(bus: MessageBus, paths: Paths, manager: ServiceManager) -> None:
+    async with running(bus, paths, manager) as found:
+        bus.stop()
+        with pytest.raises(HostError, match="The system bus went away") as caught:
+            await found.task
+        assert caught.value.problem is Problem.UNAVAILABLE
+
+
+@pytest.mark.usefixtures("events")
+async def test_a_second_agent_gives_up(bus: MessageBus, paths: Paths, manager: ServiceManager) -> None:
+    async with running(bus, paths, manager), connected(bus.address) as another:
+        with pytest.raises(HostError, match="is the agent running already"):
+            await Daemon(another, paths).run()
+
+
+@pytest.mark.usefixtures("events")
+async def test_signals_stop_it(bus: MessageBus, paths: Paths, manager: ServiceManager) -> None:
+    async with running(bus, paths, manager) as found:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await found.task
