@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -ISs
-"""ExecStop= of appliance@.service: asks the guest to shut down, then waits until it has.
+"""ExecStop= of appliances with a kernel of their administrator's: asks the guest to shut down, waits until
+it has.
 
 The request is `cad` (ctrl-alt-del) on the management console, which the guest runtime takes as an orderly
-stop; SIGTERM would end UML at once, with unwritten data. Whatever fails here, systemd goes on to signal what
-is left of the unit.
+stop; SIGTERM ends such a kernel at once, with unwritten data. Our own takes it as this request, and needs no
+program for it. Whatever fails here, systemd goes on to signal what is left of the unit.
 """
 
 import os

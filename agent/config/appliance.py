@@ -14,11 +14,10 @@ from agent.config.common import (
     parse_reference,
 )
 from agent.config.document import Section, Value
-from agent.model.appliance import Appliance, Isolation
+from agent.model.appliance import KERNEL, Appliance, Isolation
 from agent.model.image import ImageReference
 from agent.model.network import Address, Attachment
 
-KERNEL = "/usr/lib/appliance/linux"
 MINIMUM_MEMORY_BYTES = 16 << 20
 MINIMUM_DATA_BYTES = 4 << 20
 

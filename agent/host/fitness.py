@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from agent.config.appliance import KERNEL
 from agent.host.facts import systemd_version
 from agent.host.kernel import why_unfit
+from agent.model.appliance import KERNEL
 from agent.model.errors import HostError
 from agent.model.host import OPEN_FILE_VERSION
 from agent.model.paths import Paths
@@ -137,14 +137,15 @@ def _memory_files() -> Fitness:
 
 
 def _ptrace() -> Fitness:
-    """UML traces its own children, which Yama allows up to scope 2 for a parent, and forbids at 3."""
+    """UML traces its own children, which Yama allows to everybody up to scope 1
+    (Documentation/admin-guide/LSM/Yama.rst)."""
     scope = Path("/proc/sys/kernel/yama/ptrace_scope")
     value = scope.read_text(encoding="ascii").strip() if scope.exists() else "0"
     if value == "3":
-        remedy = "Set kernel.yama.ptrace_scope to 2 or less, or `isolation: fast` for every appliance."
+        remedy = "Boot with kernel.yama.ptrace_scope at 1 or less, or set `isolation: fast` everywhere."
         return Fitness("ptrace", Verdict.FAILED, "forbidden by Yama (ptrace_scope is 3)", remedy)
     if value == "2":
-        remedy = "Set kernel.yama.ptrace_scope to 1, or `isolation: fast` for every appliance."
+        remedy = "Set kernel.yama.ptrace_scope to 1 or less, or `isolation: fast` everywhere."
         return Fitness("ptrace", Verdict.FAILED, "for administrators only (ptrace_scope is 2)", remedy)
     return _ok("ptrace", f"allowed (Yama ptrace_scope {value})")
 

@@ -9,6 +9,9 @@ from agent.model.image import ImageReference
 from agent.model.names import unit_of, user_of
 from agent.model.network import Attachment
 
+KERNEL = "/usr/lib/appliance/linux"
+"""The guest kernel of the package appliance-kernel."""
+
 
 class Isolation(StrEnum):
     """How UML keeps guest processes from guest memory: `strict` is ptrace, `fast` is seccomp (see

@@ -8,7 +8,7 @@ open /dev/net/tun itself.
 from __future__ import annotations
 
 from agent.config.units import format_span
-from agent.model.appliance import Appliance
+from agent.model.appliance import KERNEL, Appliance
 from agent.model.host import HostFacts
 from agent.model.image import Image
 from agent.model.network import Port
@@ -59,6 +59,9 @@ def render_drop_in(
         unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE_DIGEST={image.digest}")
     if data_volume:
         unit.add("Service", "ReadWritePaths", data_volume)
+    if appliance.kernel != KERNEL:
+        # Only our kernel shuts down in order on SIGTERM (packaging/kernel/patches).
+        unit.add("Service", "ExecStop", f"/usr/lib/appliance/stop {appliance.name}")
     _add_devices(unit, ports, host)
     return unit.render()
 

@@ -51,6 +51,8 @@ def kernel_arguments(
         f"ubd2r={TOOLS}",
         *([f"ubd1={data_volume}"] if data_volume else []),
         "quiet",
+        # A stop request that comes before the guest can take it ends it, and does not make it boot again.
+        "noreboot",
         # Skips the delay calibration: 40 ms of every start.
         f"lpj={loops_per_jiffy}",
         "con=null",

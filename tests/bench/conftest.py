@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.report import Report
+from tests.system import images
 from tests.system.lab import Host
 
 _report = Report()
@@ -66,6 +67,17 @@ def dns(host: Host) -> Iterator[str]:
     host.run("appliancectl", "apply")
     yield "dns"
     host.run("sh", "-c", "rm -rf /etc/appliance/appliances/* /etc/appliance/config/*")
+    host.run("appliancectl", "apply")
+
+
+@pytest.fixture(scope="session")
+def caller(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An appliance that measures its own system calls, stopped."""
+    image = images.build(tmp_path_factory.mktemp("images"))
+    host.write(f"/var/tmp/{image.name}", image.read_bytes())
+    host.run("appliancectl", "image", "import", f"/var/tmp/{image.name}")
+    yield "caller"
+    host.run("rm", "-f", "/etc/appliance/appliances/caller.yaml")
     host.run("appliancectl", "apply")
 
 

@@ -45,7 +45,7 @@ class Report:
         for row in self.rows:
             base = plain.get(row.what)
             ratio = f"{row.median / base:.2f}" if base else ""
-            spread = f"{row.median:9.1f} {min(row.values):9.1f} {max(row.values):9.1f}"
+            spread = f"{row.median:9.2f} {min(row.values):9.2f} {max(row.values):9.2f}"
             lines.append(
                 f"{row.what:34} {row.candidate:12} {spread} {row.unit:8} {ratio:>6}  {row.promise}".rstrip()
             )

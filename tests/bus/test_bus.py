@@ -244,7 +244,7 @@ async def test_who_wants_no_reply_gets_none(address: str) -> None:
         server.serve(handler)
         silent = Message(unique_name(server), PATH, INTERFACE, "Silent", flags=MessageFlag.NO_REPLY_EXPECTED)
         received: list[Message] = []
-        client._bus.add_message_handler(lambda message: received.append(message))
+        client._bus.add_message_handler(received.append)
         await client._bus.send(silent)
         await call(client, server, "Loud")
         assert seen == ["Silent", "Loud"]

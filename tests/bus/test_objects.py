@@ -1,4 +1,4 @@
-"""org.appliance1 as its callers find it: busctl(1) from outside, and an agent on a host in memory behind it."""
+"""org.appliance1 as its callers find it, busctl(1) among them; behind it an agent on a host in memory."""
 
 from __future__ import annotations
 

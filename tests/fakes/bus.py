@@ -30,9 +30,7 @@ async def connected(address: str) -> AsyncIterator[Bus]:
 
 def unique_name(bus: Bus) -> str:
     """The name the bus has given to a connection."""
-    name = bus._bus.unique_name
-    assert name is not None
-    return name
+    return str(bus._bus.unique_name)
 
 
 async def busctl(address: str, *arguments: str) -> Any:

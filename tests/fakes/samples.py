@@ -1,5 +1,4 @@
-"""Valid things to begin with: manifests, images, host facts and configuration files; tests change what they are
-about."""
+"""Valid manifests, images, host facts and configuration files; tests change what they are about."""
 
 from __future__ import annotations
 

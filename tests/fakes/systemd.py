@@ -1,4 +1,4 @@
-"""PID 1 as org.freedesktop.systemd1 on a test's message bus: units, jobs and unit files, as far as the agent asks."""
+"""PID 1 on a test's message bus: org.freedesktop.systemd1 as far as the agent asks for it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ FRESH: dict[str, Variant] = {
 class FakeSystemd:
     """Answers requests, and sends signals only while somebody has subscribed, as systemd does.
 
-    `job_result` decides how jobs end; `early` has JobRemoved come before the reply that names the job. `before_reply`
-    is awaited before every answer.
+    `job_result` decides how jobs end; `early` has JobRemoved come before the reply that names the job.
+    `before_reply` is awaited before every answer.
     """
 
     bus: Bus

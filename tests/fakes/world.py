@@ -1,11 +1,11 @@
-"""The outside world of agent.core in memory: units, links, files and images, as agent/core/world.py asks for them.
+"""The outside world of agent.core in memory: what fulfils the protocols of agent/core/world.py.
 
     world = World()
     world.files.write("appliances/dns.yaml", "image: dns-nsd\n")
     await world.reconciler.apply(restart=True)
     world.journal                # everything that was done, in order, as short texts
 
-One clock serves all: each thing done takes a second, so that what happened before what can be told from times.
+One clock serves all: each thing done takes a second, so that times tell what happened before what.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ SECOND_US = 1_000_000
 
 @dataclass
 class Journal:
-    """What was done, in order; doing something takes a second. `failing` holds what is to go wrong instead."""
+    """What was done, in order; doing something takes a second. `failing` holds what is to go wrong
+    instead."""
 
     done: list[str] = field(default_factory=list)
     failing: dict[str, Exception] = field(default_factory=dict)
@@ -177,7 +178,7 @@ class FakeFiles:
         self.kept: tuple[ConfigurationFiles, Mapping[str, Mapping[str, bytes]]] | None = None
 
     def write(self, path: str, text: str) -> None:
-        """What the administrator does: `path` is relative to /etc/appliance; an empty text removes the file."""
+        """What the administrator does: `path` is relative to /etc/appliance; no text, no file."""
         self.content[f"{DIRECTORY}/{path}"] = text.encode()
         if not text:
             del self.content[f"{DIRECTORY}/{path}"]
@@ -315,6 +316,9 @@ class World:
         self.facts = facts or sample_facts()
         self._start()
 
+    def _on_change(self, appliance: str) -> None:
+        self.on_change(appliance)
+
     def boot(self) -> None:
         """Start the agent again: only the host remembers anything."""
         self.close()
@@ -325,7 +329,7 @@ class World:
         self.reconciler.close()
 
     def _start(self) -> None:
-        self.watch = Watch(lambda appliance: self.on_change(appliance))
+        self.watch = Watch(self._on_change)
         self.units.handler = self.watch.update
         self.reconciler = Reconciler(
             facts=self.facts,

@@ -33,11 +33,11 @@ def mount(source: str, target: str, kind: str, flags: int = MS_NOSUID | MS_NODEV
 def own_namespaces() -> Iterator[None]:
     """Move the process into new network and mount namespaces, and back at the end of the block.
 
-    /sys/class/net shows the network namespace of who mounted it, so it is mounted anew; /proc/sys/net that of who
-    looks. The mount namespace keeps the new /sys from everybody else.
+    /sys/class/net shows the network namespace of who mounted it, so it is mounted anew; /proc/sys/net that
+    of who looks. The mount namespace keeps the new /sys from everybody else.
     """
     home = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("mnt", "net")]
-    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root, directory = (os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in ("/", "."))
     try:
         _checked(_libc.unshare(CLONE_NEWNET | CLONE_NEWNS), "unshare")
         try:
@@ -47,9 +47,12 @@ def own_namespaces() -> Iterator[None]:
         finally:
             for namespace in home:
                 _checked(_libc.setns(namespace, 0), "setns")
+            # setns(2) has gone to the root of the namespace, which may lie above ours.
+            os.fchdir(root)
+            os.chroot(".")
             os.fchdir(directory)
     finally:
-        for descriptor in (*home, directory):
+        for descriptor in (*home, root, directory):
             os.close(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""The whole daemon: real links in a namespace, a private bus, a fake PID 1, and a host below a temporary directory."""
+"""The whole daemon: real links in a namespace, a private bus, a fake PID 1, a host in a directory."""
 
 from __future__ import annotations
 

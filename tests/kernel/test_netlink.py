@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -282,14 +283,14 @@ def test_a_tap_that_could_not_be_made_is_not_left_behind(
 ) -> None:
     """Least of all without an owner, when any user could attach to it."""
     apply(net.plan([BRIDGE], []))
-    real: Callable[..., object] = netlink.fcntl.ioctl
+    real: Callable[..., object] = fcntl.ioctl
 
     def fail(descriptor: int, request: int, argument: object) -> object:
         if request == step:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         return real(descriptor, request, argument)
 
-    monkeypatch.setattr(netlink.fcntl, "ioctl", fail)
+    monkeypatch.setattr(fcntl, "ioctl", fail)
     with pytest.raises(HostError, match="creating tap ap-dns: Operation not permitted"):
         apply(net.plan([BRIDGE], [TAP]))
     assert set(links()) == {"br-lan"}
@@ -304,8 +305,8 @@ def test_a_host_without_ipv6(net: Netlink) -> None:
 
 
 def test_an_address_that_the_kernel_refuses(net: Netlink) -> None:
-    with pytest.raises(HostError, match="add 10.88.0.1/24 on br-lan|creating") as caught:
-        apply(net.plan([BRIDGE], []))
+    apply(net.plan([BRIDGE], []))
+    with pytest.raises(HostError, match=r"add 10\.88\.0\.1/24 on br-lan: File exists") as caught:
         net._address("add", "br-lan", "10.88.0.1/24")
     assert caught.value.problem is Problem.FAILED
 
@@ -322,7 +323,7 @@ except OSError as error:
 
 
 def attach_as(uid: int, name: str) -> int:
-    """0, or the error with which the kernel keeps this user from a tap; the device is opened by root, as systemd does."""
+    """0, or the error that keeps this user from a tap; the device is opened by root, as systemd does."""
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         command = ["/usr/bin/python3", "-ISsc", ATTACH, str(tun), name]
@@ -341,6 +342,19 @@ def test_only_its_owner_may_attach_to_a_tap(net: Netlink) -> None:
     assert attach_as(OWNER, "ap-new") == errno.EPERM
 
 
+ARP = b"\x08\x06"
+
+
+def frame_of(tun: int, kind: bytes) -> bytes:
+    """The next frame of this EtherType; bridges talk about multicast as well."""
+    deadline = time.monotonic() + 5
+    while select.select([tun], [], [], max(0, deadline - time.monotonic()))[0]:
+        frame = os.read(tun, 2048)
+        if frame[12:14] == kind:
+            return frame
+    pytest.fail("it did not come")
+
+
 def test_the_launcher_attaches_and_frames_arrive(net: Netlink) -> None:
     everything(net)
     tun, second = (os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC) for _ in range(2))
@@ -349,15 +363,8 @@ def test_the_launcher_attaches_and_frames_arrive(net: Netlink) -> None:
         assert "LOWER_UP" in links()["ap-dns"]["flags"]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"x", ("10.88.0.77", 9))
-        readable, _, _ = select.select([tun], [], [], 5)
-        assert readable
-        frame = os.read(tun, 2048)
-        # Somebody asks who has the address: broadcast, from the bridge, ARP; no packet information before it.
-        assert (frame[:6], frame[6:12], frame[12:14]) == (
-            b"\xff" * 6,
-            bytes.fromhex(BRIDGE.mac.replace(":", "")),
-            b"\x08\x06",
-        )
+        # Somebody asks who has the address: a broadcast by the bridge; no packet information before it.
+        assert frame_of(tun, ARP)[:12] == b"\xff" * 6 + bytes.fromhex(BRIDGE.mac.replace(":", ""))
         with pytest.raises(launch.RefusalError, match="Device or resource busy"):
             launch.open_tap({"tun0": second}, 0, "ap-dns")
     finally:

@@ -20,6 +20,7 @@ _CGI = {
     "count": "n=$(cat /data/count 2>/dev/null); echo $((n + 1)) >/data/count; sync; cat /data/count",
     "size": "df -k /data | tail -n 1",
     "about": "hostname; ip -o address; cat /etc/resolv.conf /run/appliance/config/greeting; date +%Z",
+    "system-calls": "time dd if=/dev/zero of=/dev/null bs=1 count=100000 2>&1",
     "log": "logger -p daemon.err -t tester to syslog; echo to stdout; echo '<4>with a prefix' >/dev/console",
 }
 

@@ -22,9 +22,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unit")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _hypothesis_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    hypothesis.configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+def pytest_configure(config: pytest.Config) -> None:
+    """What hypothesis computes of Unicode once is kept with pytest's own cache."""
+    if cache := getattr(config, "cache", None):
+        hypothesis.configuration.set_hypothesis_home_dir(cache.mkdir("hypothesis"))
 
 
 @pytest.fixture(autouse=True)

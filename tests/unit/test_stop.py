@@ -32,7 +32,7 @@ def test_a_unit_without_a_main_process_has_nothing_to_stop(monkeypatch: pytest.M
 
 def test_a_guest_that_cannot_be_asked_is_said_to_be_killed() -> None:
     environment = {"MAINPID": str(os.getpid())}
-    command = [sys.executable, "-ISs", PATH, "no-such-appliance"]
+    command = [sys.executable, "-ISs", str(PATH), "no-such-appliance"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stderr == "<4>Cannot ask the guest to stop: No such file or directory; it will be killed.\n"

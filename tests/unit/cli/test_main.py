@@ -220,7 +220,7 @@ def test_apply(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         "dns: restart\ncreate bridge br-x\nwould restart (dns)\nwould create bridge br-x\n",
         "appliancectl: web: no image\n" * 2,
     )
-    monkeypatch.setattr(client, "apply", lambda *, dry_run: ([], []))
+    monkeypatch.setattr(client, "apply", lambda **_: ([], []))
     assert main(["apply"]) == 0
     assert capsys.readouterr().out == "Nothing to change.\n"
     assert main(["apply", "--json=short"]) == 0
@@ -295,7 +295,7 @@ def test_a_reader_that_has_seen_enough(etc: Path) -> None:
 
 
 def test_common_verbs_load_little() -> None:
-    code = "import sys; from agent.cli.main import main; sys.argv=['x']; main(['check','/nonexistent']); print(*sys.modules, sep='\\n')"
+    code = "import sys; from agent.cli.main import main; main(['check', '/none']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not {"asyncio", "dbus_next", "pyroute2", "lxml", "agent.image.build"} & loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-# Text that ends lines for one reader or another, starts sections, specifiers, references or escape sequences.
+# Text that ends lines for one reader or another, or starts sections, specifiers or escape sequences.
 HOSTILE_TEXTS = (
     "\n[Service]\nExecStartPre=/bin/sh",
     "a\r\nb",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.config.appliance import KERNEL, read_appliance
+from agent.config.appliance import read_appliance
 from agent.config.document import Findings, read_document
-from agent.model.appliance import Appliance, Isolation
+from agent.model.appliance import KERNEL, Appliance, Isolation
 from agent.model.image import ImageReference
 from agent.model.network import Attachment
 
@@ -101,7 +101,15 @@ def test_keys_of_later_versions_are_named_as_such(key: str) -> None:
 
 
 def test_all_errors_come_at_once() -> None:
-    text = "image: 1 2\nmemory: lots\ndata: 1K\nisolation: none\nkernel: linux\ntimezone: o clock\nnonsense: 1\n"
+    text = """\
+image: 1 2
+memory: lots
+data: 1K
+isolation: none
+kernel: linux
+timezone: o clock
+nonsense: 1
+"""
     places = [finding.split(": ")[0] for finding in read(text)[1]]
     assert places == [
         f"dns.yaml:{line}:{column}"

@@ -138,6 +138,6 @@ def test_references(text: str, expected: ImageReference | None) -> None:
     assert common.parse_reference(text) == expected
 
 
-@given(st.sampled_from([text for text in GOOD[common.check_reference]]))
+@given(st.sampled_from(GOOD[common.check_reference]))
 def test_a_reference_is_written_as_it_was_read(text: str) -> None:
     assert str(common.parse_reference(text)) == text

@@ -10,6 +10,9 @@ from agent.config.document import Findings, read_document
 from agent.config.network import read_network
 from agent.model.network import Network, NetworkKind
 
+NO_SUBNET = "is not a subnet such as 10.88.0.0/24 (host bits must be zero)"
+KEYS = "kind, mtu, nameservers, search, subnets"
+
 
 def read(text: str) -> tuple[Network, list[str]]:
     findings = Findings("lan.yaml")
@@ -55,7 +58,7 @@ search: [example.test]
         (
             "subnets: [10.0.0.1/24]",
             [
-                "lan.yaml:1:11: subnets[0]: “10.0.0.1/24” is not a subnet such as 10.88.0.0/24 (host bits must be zero)"
+                f"lan.yaml:1:11: subnets[0]: “10.0.0.1/24” {NO_SUBNET}",
             ],
         ),
         (
@@ -71,7 +74,7 @@ search: [example.test]
         (
             "subnets: [10.0.0.0/24]\negress: nat",
             [
-                "lan.yaml:2:1: “egress” is not available in this version; known here: kind, mtu, nameservers, search, subnets"
+                f"lan.yaml:2:1: “egress” is not available in this version; known here: {KEYS}",
             ],
         ),
     ],

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agent.config.tree import ConfigurationFiles, parse_cores, read_tree
 from agent.model.errors import ConfigurationError
+from agent.model.names import NAME_RULE
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_files
 from tests.unit.config.strategies import hostile_texts, values
 
@@ -48,102 +49,76 @@ def test_fragments_apply_on_top_of_each_other() -> None:
     assert (settings.cores, settings.default_network) == ((2,), "x")
 
 
+# Where the value of `network:` stands in these files.
+AT = "appliances/dns.yaml:2:10: network: "
+AT_WEB = "appliances/web.yaml:2:10: network: "
+
+
 @pytest.mark.parametrize(
-    ("appliances", "networks", "agent", "expected"),
+    ("network", "expected"),
     [
+        ("lan", "there is no network “lan”; known: default"),
         (
-            {"dns": "image: a\nnetwork: lan"},
-            {"default": NETWORK},
-            "",
-            ["appliances/dns.yaml:2:10: network: there is no network “lan”; known: default"],
+            "{name: default, address: 10.89.0.5}",
+            "10.89.0.5 is outside of network “default” (10.88.0.0/24)",
         ),
         (
-            {"dns": "image: a"},
-            {},
-            "",
-            ["appliances/dns.yaml:1:1: there is no network “default”; known: none"],
-        ),
-        (
-            {"dns": "image: a\nnetwork: {name: default, address: 10.89.0.5}"},
-            None,
-            "",
-            ["appliances/dns.yaml:2:10: network: 10.89.0.5 is outside of network “default” (10.88.0.0/24)"],
+            "{name: default, address: [10.88.0.5, 10.88.0.6]}",
+            "at most one IPv4 and one IPv6 address for each network expected",
         ),
         *(
             (
-                {"dns": f"image: a\nnetwork: {{name: default, address: {address}}}"},
-                None,
-                "",
-                [
-                    f"appliances/dns.yaml:2:10: network: {address} is taken: network, broadcast or the host's own "
-                    "address in 10.88.0.0/24"
-                ],
+                f"{{name: default, address: {address}}}",
+                f"{address} is taken: network, broadcast or the host's own address in 10.88.0.0/24",
             )
             for address in ("10.88.0.0", "10.88.0.1", "10.88.0.255")
         ),
-        (
-            {"dns": "image: a\nnetwork: {name: default, address: [10.88.0.5, 10.88.0.6]}"},
-            None,
-            "",
-            [
-                "appliances/dns.yaml:2:10: network: at most one IPv4 and one IPv6 address for each network expected"
-            ],
-        ),
-        (
-            {
-                "dns": "image: a\nnetwork: {name: default, address: 10.88.0.5}",
-                "web": "\nimage: a\nnetwork: {name: default, address: 10.88.0.5}",
-            },
-            None,
-            "",
-            [
-                "appliances/web.yaml:3:10: network: 10.88.0.5 is given to “dns” too "
-                f"({DIRECTORY}/appliances/dns.yaml:2)"
-            ],
-        ),
-        (
-            {
-                "dns": "image: a\nnetwork: {name: default, mac: '02:00:00:00:00:01'}",
-                "web": "image: a\nnetwork: {name: default, mac: '02:00:00:00:00:01'}",
-            },
-            None,
-            "",
-            [
-                "appliances/web.yaml:2:10: network: 02:00:00:00:00:01 is given to “dns” too "
-                f"({DIRECTORY}/appliances/dns.yaml:2)"
-            ],
-        ),
-        (
-            {},
-            {"a": NETWORK, "b": "subnets: [10.88.0.128/25]"},
-            "",
-            ["networks/b.yaml:1:10: subnets: 10.88.0.128/25 overlaps 10.88.0.0/24 of network “a”"],
-        ),
-        (
-            {"No Unit": "image: a", "-x": "image: a"},
-            None,
-            "",
-            [
-                "appliances/-x.yaml: file name: “-x” is no appliance name: at most 21 lower-case letters, digits and "
-                "single dashes, beginning with a letter",
-                "appliances/No Unit.yaml: file name: “No Unit” is no appliance name: at most 21 lower-case letters, "
-                "digits and single dashes, beginning with a letter",
-            ],
-        ),
-        ({}, None, "cores: many", ["agent.yaml:1:8: cores: “many” is not a list of cores such as 0-3,6"]),
-        ({}, None, "cores: 0,3-1", ["agent.yaml:1:8: cores: “0,3-1” is not a list of cores such as 0-3,6"]),
-        (
-            {},
-            None,
-            "core: 1",
-            ["agent.yaml:1:1: “core” is not a known key; known here: cores, default-network"],
-        ),
     ],
 )
-def test_what_only_the_whole_shows(
-    appliances: dict[str, str], networks: dict[str, str] | None, agent: str, expected: list[str]
-) -> None:
-    assert findings(sample_files(appliances, networks=networks, agent=agent)) == expected
+def test_attachments_that_do_not_fit_their_network(network: str, expected: str) -> None:
+    assert findings(sample_files({"dns": f"image: a\nnetwork: {network}"})) == [f"{AT}{expected}"]
+
+
+@pytest.mark.parametrize("claim", ["address: 10.88.0.5", "mac: '02:00:00:00:00:01'"])
+def test_what_two_appliances_claim(claim: str) -> None:
+    text = f"image: a\nnetwork: {{name: default, {claim}}}"
+    what = claim.partition(": ")[2].strip("'")
+    first = f"{DIRECTORY}/appliances/dns.yaml:2"
+    assert findings(sample_files({"dns": text, "web": text})) == [
+        f"{AT_WEB}{what} is given to “dns” too ({first})",
+    ]
+
+
+def test_networks_that_overlap() -> None:
+    files = sample_files({}, networks={"a": NETWORK, "b": "subnets: [10.88.0.128/25]"})
+    assert findings(files) == [
+        "networks/b.yaml:1:10: subnets: 10.88.0.128/25 overlaps 10.88.0.0/24 of network “a”",
+    ]
+
+
+def test_no_network_at_all() -> None:
+    files = sample_files(networks={})
+    assert findings(files) == ["appliances/dns.yaml:1:1: there is no network “default”; known: none"]
+
+
+@pytest.mark.parametrize("name", ["No Unit", "-x", "a" * 22])
+def test_file_names_that_name_no_appliance(name: str) -> None:
+    assert findings(sample_files({name: "image: a"})) == [
+        f"appliances/{name}.yaml: file name: “{name}” is no appliance name: at most 21 {NAME_RULE}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        ("cores: many", "1:8: cores: “many” is not a list of cores such as 0-3,6"),
+        ("cores: 0,3-1", "1:8: cores: “0,3-1” is not a list of cores such as 0-3,6"),
+        ("core: 1", "1:1: “core” is not a known key; known here: cores, default-network"),
+        ("default-network: A", f"1:18: default-network: “A” is no network name: at most 12 {NAME_RULE}"),
+    ],
+)
+def test_the_agent_s_own_settings(agent: str, expected: str) -> None:
+    assert findings(sample_files({}, agent=agent)) == [f"agent.yaml:{expected}"]
 
 
 def test_every_file_is_read_however_wrong_the_others_are() -> None:
@@ -164,21 +139,24 @@ def test_every_file_is_read_however_wrong_the_others_are() -> None:
     ]
 
 
+def findings_if_any(files: ConfigurationFiles) -> list[str]:
+    """Of files that may happen to be valid; any other error is a failure."""
+    try:
+        read_tree(files)
+    except ConfigurationError as error:
+        return [str(finding) for finding in error.findings]
+    return []
+
+
 @given(st.dictionaries(hostile_texts, st.binary(max_size=40), max_size=3))
 def test_file_names_and_bytes_give_only_findings(files: dict[str, bytes]) -> None:
     named = {f"{DIRECTORY}/appliances/{name}.yaml": content for name, content in files.items()}
-    try:
-        read_tree(ConfigurationFiles({}, {}, named))
-    except ConfigurationError as error:
-        assert all(str(finding).isprintable() for finding in error.findings)
+    assert all(map(str.isprintable, findings_if_any(ConfigurationFiles({}, {}, named))))
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), values, max_size=5))
 def test_values_of_any_shape_give_only_findings(mapping: dict[str, object]) -> None:
-    try:
-        read_tree(sample_files({"dns": mapping}))
-    except ConfigurationError as error:
-        assert all(str(finding).isprintable() for finding in error.findings)
+    assert all(map(str.isprintable, findings_if_any(sample_files({"dns": mapping}))))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From what systemd says of a unit to how the appliance is doing: the table of agent.core.health, line by line."""
+"""From what systemd says of a unit to how the appliance is doing: the table of agent.core.health."""
 
 from __future__ import annotations
 

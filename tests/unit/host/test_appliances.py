@@ -30,7 +30,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     paths.guest_runtime.write_bytes(RUNTIME)
     monkeypatch.setattr(appliances, "user_id", lambda _name: os.getuid())
     monkeypatch.setattr(appliances, "group_id", lambda _name: os.getgid())
-    monkeypatch.setattr(appliances.os, "chown", lambda *_: None)
+    monkeypatch.setattr(os, "chown", lambda *_: None)
 
     def create(path: Path, *, size_bytes: int, group: int) -> None:
         assert group == os.getgid()

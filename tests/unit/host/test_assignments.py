@@ -23,7 +23,7 @@ assignments = st.builds(
 )
 
 # The directory is the same for all examples, and each writes the file anew.
-same_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+same_directory = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @same_directory

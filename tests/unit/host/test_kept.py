@@ -16,7 +16,7 @@ from agent.host.kept import keep_configuration, kept_configuration
 names = st.text(min_size=1, max_size=8) | st.just("zone-\udcff")
 contents = st.dictionaries(names, st.binary(max_size=20), max_size=3)
 # The directory is the same for all examples, and each writes the file anew.
-same_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+same_directory = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @same_directory
@@ -43,32 +43,22 @@ def test_nobody_else_may_read_what_guests_are_given(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-VALID = {"version": 1, "agent": {}, "networks": {}, "appliances": {}, "files": {}}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "null",
-        "[]",
-        "[" * 100_000,
-        "\xff",
-        *(json.dumps({key: value for key, value in VALID.items() if key != missing}) for missing in VALID),
-        *(
-            json.dumps({**VALID, **wrong})
-            for wrong in (
-                {"version": 2},
-                {"agent": 5},
-                {"agent": {"a": "€"}},
-                {"files": []},
-                {"files": {"dns": 5}},
-            )
-        ),
-    ],
-    ids=range(16),
+VALID: dict[str, object] = {"version": 1, "agent": {}, "networks": {}, "appliances": {}, "files": {}}
+WRONG: tuple[dict[str, object], ...] = (
+    {"version": 2},
+    {"agent": 5},
+    {"agent": {"a": "€"}},
+    {"files": []},
+    {"files": {"dns": 5}},
 )
+BROKEN = (
+    *("", "{", "null", "[]", "[" * 100_000, "\xff"),
+    *(json.dumps({key: value for key, value in VALID.items() if key != missing}) for missing in VALID),
+    *(json.dumps({**VALID, **wrong}) for wrong in WRONG),
+)
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))
 def test_a_broken_file_is_said_and_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:

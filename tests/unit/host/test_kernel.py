@@ -9,6 +9,7 @@ import pytest
 
 from agent.host.kernel import REQUIRED, judge, why_unfit
 
+REMEDY = "use the kernel of the package appliance-kernel"
 GOOD = dict.fromkeys(REQUIRED, "y")
 
 
@@ -36,13 +37,12 @@ def binary(
         (
             "7.3",
             {**GOOD, "EXT4_FS": "n"},
-            "is not supported: it lacks ext4; use the kernel of the package appliance-kernel",
+            f"is not supported: it lacks ext4; {REMEDY}",
         ),
         (
             "7.3",
             {**GOOD, "SQUASHFS": "m", "INET": ""},
-            "is not supported: it keeps as modules, or lacks, squashfs, IPv4; "
-            "use the kernel of the package appliance-kernel",
+            f"is not supported: it keeps as modules, or lacks, squashfs, IPv4; {REMEDY}",
         ),
     ],
 )

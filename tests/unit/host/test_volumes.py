@@ -23,6 +23,10 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def listing(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
 def blocks(path: Path) -> int:
     """The size the file system itself has, in bytes."""
     text = subprocess.run(["/sbin/dumpe2fs", "-h", path], capture_output=True, text=True, check=True).stdout
@@ -39,7 +43,7 @@ def test_a_volume_is_made_and_grown(directory: Path) -> None:
     assert path.stat().st_blocks * 512 < 4 << 20
     grow_volume(path, size_bytes=16 << 20)
     assert (volume_size(path), blocks(path)) == (16 << 20, 16 << 20)
-    assert os.listdir(directory) == ["data.img"]
+    assert listing(directory) == ["data.img"]
 
 
 def test_growth_that_was_interrupted_is_finished_by_the_next(directory: Path) -> None:
@@ -63,4 +67,4 @@ def test_a_failure_leaves_nothing(directory: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(volumes, "_FORMAT", ["false"])
     with pytest.raises(HostError, match="false failed"):
         create_volume(directory / "data.img", size_bytes=1 << 20, group=os.getgid())
-    assert os.listdir(directory) == []
+    assert listing(directory) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -36,7 +37,7 @@ ASCENDING = (
 versions = st.from_regex(IMAGE_VERSION, fullmatch=True)
 
 
-@pytest.mark.parametrize(("older", "newer"), list(zip(ASCENDING, ASCENDING[1:], strict=False)))
+@pytest.mark.parametrize(("older", "newer"), list(pairwise(ASCENDING)))
 def test_order(older: str, newer: str) -> None:
     # An absent revision is revision 0 (deb-version(7)).
     equal = newer == f"{older}-0"

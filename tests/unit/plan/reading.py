@@ -49,7 +49,7 @@ def _aligned(position: int) -> int:
 
 
 def read_unit(text: str) -> list[tuple[str, str, str]]:
-    """A unit file as systemd.syntax(7) has it: section, key and value of every assignment, specifiers resolved."""
+    """Section, key and value of every assignment as systemd.syntax(7) has them, specifiers resolved."""
     section, found, continued = "", [], ""
     for line in text.split("\n"):
         if not continued and (not line or line[0] in "#;"):

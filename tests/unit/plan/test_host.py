@@ -225,6 +225,7 @@ def test_the_launch_plan() -> None:
         "arg ubd2r=/usr/lib/appliance/tools.squashfs",
         "arg ubd1=/var/lib/appliance/appliances/dns/data.img",
         "arg quiet",
+        "arg noreboot",
         "arg lpj=24000000",
         "arg con=null",
         "arg con0=null,fd:1",

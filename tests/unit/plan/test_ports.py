@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -43,7 +44,7 @@ def leases(given_: Configuration, previous: Assignments | None = None) -> dict[s
     return allocate(given_, previous or Assignments())["default"]
 
 
-def kept(given_: dict[str, tuple[Address, ...]]) -> Assignments:
+def kept(given_: Mapping[str, tuple[Address, ...]]) -> Assignments:
     return Assignments(addresses={"default": given_})
 
 
@@ -185,13 +186,19 @@ def test_no_short_name_is_another_s_abbreviation() -> None:
     assert tap_name(long, 0) != tap_name(f"abcdefg-{tag}", 0)
 
 
-def test_two_whose_abbreviations_are_equal_are_refused() -> None:
+def same_tap() -> tuple[str, str]:
+    """Two names with the same abbreviation: four hex digits do not tell everything apart."""
     seen: dict[str, str] = {}
     for number in itertools.count():
         name = f"webserver-{number}x"
         other = seen.setdefault(tap_name(name, 0), name)
         if other != name:
-            break
+            return name, other
+    raise AssertionError
+
+
+def test_two_whose_abbreviations_are_equal_are_refused() -> None:
+    name, other = same_tap()
     given_ = configuration({name: None, other: None}, "10.1.0.0/24")
     with pytest.raises(ApplianceError, match=f"“{other}” and “{name}”|“{name}” and “{other}”") as caught:
         plan_ports(given_, allocate(given_, Assignments()), machine_id=MACHINE)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from agent.model.errors import HostError, Problem
-from agent.util import files
 from agent.util.files import (
     ensure_absent,
     ensure_file,
@@ -64,7 +63,7 @@ def test_a_full_disk_leaves_the_old_content_and_no_stray(
     def fail(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.os, step, fail)
+    monkeypatch.setattr(os, step, fail)
     with pytest.raises(HostError, match="No space left while writing") as caught:
         write_file(path, "new")
     assert caught.value.problem is Problem.NO_SPACE
@@ -94,8 +93,8 @@ def test_what_a_crash_leaves_is_removed_by_the_owner_of_the_directory(
     write_file(path, "old")
     with monkeypatch.context() as crash:
         # Nothing runs after a crash, the removal of the temporary file neither.
-        crash.setattr(files.os, "unlink", lambda _path: None)
-        crash.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        crash.setattr(os, "unlink", lambda _path: None)
+        crash.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_file(path, "new")
     assert len(listing(tmp_path)) == 2

@@ -12,7 +12,8 @@ from agent.util.lean import skip_init
 CODE = """
 import sys
 import agent.host.netlink, agent.util.journal
-print(len([name for name in sys.modules if name.startswith("pyroute2.")]), "sqlite3" in sys.modules, "lxml" in sys.modules)
+pyroute2 = [name for name in sys.modules if name.startswith("pyroute2.")]
+print(len(pyroute2), "sqlite3" in sys.modules, "lxml" in sys.modules)
 """
 
 

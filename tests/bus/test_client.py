@@ -1,0 +1,105 @@
+"""appliancectl as a program of its own, over libsystemd; behind the bus an agent on a host in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from agent.host.bus import Reply, Request, RequestError
+from agent.model.errors import Problem
+from agent.util.tasks import completed
+from tests.bus.test_objects import service
+from tests.fakes.bus import connected
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("events")
+
+Run = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def appliancectl(address: str) -> Run:
+    """Run a verb; exit status, standard output and error."""
+
+    async def run(*arguments: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "agent.cli.main",
+            *arguments,
+            cwd=ROOT,
+            env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": address},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await process.communicate()
+        return process.returncode or 0, stdout.decode(), stderr.decode()
+
+    return run
+
+
+async def test_listing(address: str, appliancectl: Run) -> None:
+    async with service(address, "dns", "web"):
+        status, out, error = await appliancectl("list", "--json=short")
+    assert (status, error) == (0, "")
+    [dns, web] = json.loads(out)
+    assert (dns["name"], dns["health"], dns["addresses"]) == ("dns", "healthy", ["10.88.0.2"])
+    assert (web["name"], web["core"], web["restart_pending"]) == ("web", 1, False)
+
+
+async def test_a_host_without_appliances(address: str, appliancectl: Run) -> None:
+    async with service(address):
+        status, out, _ = await appliancectl("list")
+    assert (status, out.splitlines()[-1]) == (0, "0 appliances.")
+
+
+async def test_applying(address: str, appliancectl: Run) -> None:
+    async with service(address, "dns") as found:
+        found.world.files.write("appliances/dns.yaml", "image: dns-nsd\nmemory: 64M")
+        assert (await appliancectl("apply", "--dry-run"))[:2] == (
+            0,
+            "would write its launch plan (dns)\nwould write its unit settings (dns)\nwould restart (dns)\n",
+        )
+        assert (await appliancectl("apply"))[1].splitlines()[-1] == "dns: restart"
+        assert (await appliancectl("apply"))[1] == "Nothing to change.\n"
+
+
+async def test_a_configuration_that_is_refused(address: str, appliancectl: Run) -> None:
+    async with service(address, "dns") as found:
+        found.world.files.write("appliances/dns.yaml", "image: dns-nsd\nmemory: 1\ndata: x")
+        status, out, error = await appliancectl("apply")
+    assert (status, out) == (Problem.INVALID_CONFIGURATION.exit_status, "")
+    assert [line.split("dns.yaml:")[1][:3] for line in error.splitlines()] == ["2:9", "3:7"]
+
+
+async def test_no_agent(appliancectl: Run) -> None:
+    status, _, error = await appliancectl("list")
+    assert status == Problem.UNAVAILABLE.exit_status
+    assert error.startswith("appliancectl: The agent does not answer: ")
+
+
+async def test_a_name_that_nobody_has(address: str, appliancectl: Run) -> None:
+    async with service(address, "dns"):
+        status, _, error = await appliancectl("restart", "ntp")
+    assert (status, "There is no appliance “ntp”" in error) == (Problem.NOT_FOUND.exit_status, True)
+
+
+async def test_an_agent_that_is_newer(address: str, appliancectl: Run) -> None:
+    def refuse(_request: Request) -> Awaitable[Reply]:
+        def fail() -> Reply:
+            raise RequestError("org.appliance1.Error.OfALaterVersion", "It is so.")
+
+        return completed(fail)
+
+    async with connected(address) as bus:
+        bus.serve(refuse)
+        await bus.own("org.appliance1")
+        status, _, error = await appliancectl("list")
+    assert (status, error) == (Problem.FAILED.exit_status, "appliancectl: It is so.\n")
