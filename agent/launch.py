@@ -148,7 +148,8 @@ def main() -> None:
         text = str(refusal).rstrip(".")
         # <3> is LOG_ERR: journald reads the prefix, sd-daemon(3).
         print(f"<3>Cannot start: {text}.", file=sys.stderr)
-        os.write(open_notify(inherited_descriptors()), f"STATUS={text}".encode())
+        if "NOTIFY_SOCKET" in os.environ:
+            os.write(open_notify(inherited_descriptors()), f"STATUS={text}".encode())
         sys.exit(EX_CONFIG)
 
 

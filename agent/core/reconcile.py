@@ -84,14 +84,17 @@ class Reconciler:
                 *(f"{name}: {_STOP}" for name in await self._to_stop(plan)),
                 *map(str, changes),
                 *(f"{name}: {_GROW}" for name in growing),
-                *(f"{name}: {_RESTART}" for name in await self._to_restart(plan, changes, but=growing)),
+                *(
+                    f"{name}: {_RESTART}"
+                    for name in await self._to_restart(plan, changes, but=growing, pending=True)
+                ),
             )
             return Outcome(told, problems)
 
     async def apply(self, *, restart: bool, kept: bool = False) -> Outcome:
         """Make the host as configured; with `kept`, as it was configured when that was last found valid.
 
-        Without `restart`, running guests keep what they were started with.
+        Without `restart`, running guests keep what they were started with, unless they lost their tap.
         """
         async with self._lock:
             plan, problems = await self._run(partial(self._make_plan, kept=kept, keep=not kept))
@@ -104,7 +107,7 @@ class Reconciler:
             await self._run(lambda: self._files.keep_assignments(plan.assignments))
             growing = await self._to_grow(plan, running=restart)
             grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
-            restarts = await self._to_restart(plan, changes, but=growing) if restart else []
+            restarts = await self._to_restart(plan, changes, but=growing, pending=restart)
             restarted, not_restarted = await self._each(restarts, self._units.restart, _RESTART)
             failures = (*failed_stops, *failed, *not_restarted)
             return Outcome((*stopped, *done, *grown, *restarted), (*problems, *failures))
@@ -118,7 +121,7 @@ class Reconciler:
                 return
             done = await self._carry_out(changes)
             log_event(Event.RESTORED, f"Network restored: {', '.join(done)}.")
-            lost = {change.appliance for change in changes if Effect.RESTART in change.effect}
+            lost = {change.appliance for change in changes if Effect.CUT_OFF in change.effect}
             active = await self._units.loaded_appliances()
             affected = [
                 name
@@ -294,19 +297,22 @@ class Reconciler:
                 self._watch.adopt(name, await self._units.watch(name))
 
     async def _to_restart(
-        self, plan: HostPlan, changes: Iterable[Change], *, but: Collection[str]
+        self, plan: HostPlan, changes: Iterable[Change], *, but: Collection[str], pending: bool
     ) -> list[str]:
-        """Running appliances that a change concerns, or that still run on an older plan. One that could not
-        start again runs on as it is: a mistyped image must not end a service."""
+        """Running appliances that were cut off; with `pending`, also those with changes or an older plan.
+
+        One that could not start again runs on as it is: a mistyped image must not end a service.
+        """
         loaded = await self._units.loaded_appliances()
-        concerned = {change.appliance for change in changes if Effect.RESTART in change.effect}
+        reason = Effect.RESTART if pending else Effect.CUT_OFF
+        concerned = {change.appliance for change in changes if reason in change.effect}
         return sorted(
             name
             for name, appliance in plan.appliances.items()
             if loaded.get(name) in _RUNNING
             and appliance.can_start
             and name not in but
-            and (name in concerned or self.restart_pending(name))
+            and (name in concerned or (pending and self.restart_pending(name)))
         )
 
     async def _to_grow(self, plan: HostPlan, *, running: bool) -> list[str]:

@@ -32,6 +32,9 @@ from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP
 
 ALIAS = "appliance-agent"
 
+# A guest holds on to the tap it was started with, even when that is gone.
+_NEW_TAP = Effect.RESTART | Effect.CUT_OFF
+
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
@@ -118,13 +121,12 @@ class Netlink:
 
     def _plan_tap(self, tap: Tap, link: _Link | None, bridge: _Link | None) -> list[Change]:
         if link is None:
-            # A guest holds on to the tap it was started with, even when that is gone: it needs a new start.
             create = f"create tap {tap.name}"
-            return [Change(create, lambda: self._create_tap(tap), tap.appliance, Effect.RESTART)]
+            return [Change(create, lambda: self._create_tap(tap), tap.appliance, _NEW_TAP)]
         _check_ours(link, "tun")
         if tap_owner(tap.name) != tap.owner_uid:
             anew = f"create tap {tap.name} anew: it has another owner"
-            return [Change(anew, lambda: self._recreate_tap(link, tap), tap.appliance, Effect.RESTART)]
+            return [Change(anew, lambda: self._recreate_tap(link, tap), tap.appliance, _NEW_TAP)]
         if bridge is None or link.master != bridge.index or not link.up or link.mtu != tap.mtu:
             return [
                 Change(f"attach tap {tap.name} to {tap.bridge}", lambda: self._attach(tap), tap.appliance)

@@ -13,6 +13,9 @@ class Effect(Flag):
     NONE = 0
     DAEMON_RELOAD = auto()
     RESTART = auto()
+    """A running guest goes on as before until it is started anew."""
+    CUT_OFF = auto()
+    """A running guest is without its network until it is started anew."""
 
 
 @dataclass(frozen=True, slots=True)

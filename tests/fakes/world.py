@@ -118,7 +118,7 @@ class FakeLinks:
         changes = [Change(f"remove {name}", partial(self._remove, name)) for name in strays]
         for name, link in wanted.items():
             if self.links.get(name) != link:
-                effect = Effect.RESTART if isinstance(link, Tap) else Effect.NONE
+                effect = Effect.RESTART | Effect.CUT_OFF if isinstance(link, Tap) else Effect.NONE
                 appliance = link.appliance if isinstance(link, Tap) else ""
                 changes.append(Change(f"create {name}", partial(self._put, link), appliance, effect))
         return changes

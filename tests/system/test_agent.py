@@ -59,6 +59,25 @@ def test_links_taken_away_are_put_back(host: Host, web: str) -> None:
     assert any("Network restored" in entry["MESSAGE"] for entry in host.journal("--unit=appliance-agent"))
 
 
+def test_tap_lost_while_the_agent_was_away(host: Host, web: str) -> None:
+    pid = host.unit(web, "MainPID")["MainPID"]
+    host.run("systemctl", "stop", "appliance-agent")
+    host.run("ip", "link", "del", "ap-web")
+    host.run("systemctl", "start", "appliance-agent")
+    host.wait("a new guest", lambda: host.unit(web, "MainPID")["MainPID"] not in {pid, "0"}, timeout_s=10)
+    host.wait("the guest", lambda: fetch(host, check=False) == "misbehave 1\n", timeout_s=10)
+
+
+def test_broken_configuration_does_not_cost_the_appliances(host: Host, web: str) -> None:
+    host.run("systemctl", "stop", "appliance@web", "appliance-agent")
+    host.write("/etc/appliance/appliances/bad.yaml", "image: [\n")
+    # As after a reboot: nothing is left in /run, and the configuration is broken.
+    host.run("sh", "-c", "rm -rf /run/appliance/web; ip link del ap-web")
+    host.run("systemctl", "start", "appliance-agent")
+    host.run("systemctl", "start", "appliance@web")
+    assert fetch(host) == "misbehave 1\n"
+
+
 def test_foreign_links_are_left_alone(host: Host, make: Make) -> None:
     host.run("ip", "link", "add", "ap-mine", "type", "bridge")
     try:
