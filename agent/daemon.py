@@ -113,6 +113,7 @@ class Daemon:
             await asyncio.sleep(interval_s or IDLE_S)
 
     async def _restore_links(self) -> None:
+        await self._agent.reconnect()
         while True:
             await self._links_changed.wait()
             await asyncio.sleep(SETTLE_S)

@@ -73,6 +73,10 @@ class Agent:
             _log.warning("The last valid configuration stays in force.")
             await self._apply(restart=False, kept=True)
 
+    async def reconnect(self) -> None:
+        """Start anew the guests that lost their tap while no agent ran; after this one is ready."""
+        await self._reconciler.reconnect()
+
     async def restore_links(self) -> None:
         """Mend what somebody else did to our links."""
         try:

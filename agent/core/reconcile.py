@@ -63,6 +63,7 @@ class Reconciler:
         self._units = units
         self._watch = watch
         self._lock = asyncio.Lock()
+        self._cut_off: list[str] = []
         # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a
         # disk.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="host")
@@ -94,7 +95,8 @@ class Reconciler:
     async def apply(self, *, restart: bool, kept: bool = False) -> Outcome:
         """Make the host as configured; with `kept`, as it was configured when that was last found valid.
 
-        Without `restart`, running guests keep what they were started with, unless they lost their tap.
+        Without `restart`, running guests keep what they were started with; `reconnect` is for those that
+        lost their tap.
         """
         async with self._lock:
             plan, problems = await self._run(partial(self._make_plan, kept=kept, keep=not kept))
@@ -108,9 +110,20 @@ class Reconciler:
             growing = await self._to_grow(plan, running=restart)
             grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
             restarts = await self._to_restart(plan, changes, but=growing, pending=restart)
+            if not restart:
+                self._cut_off, restarts = restarts, []
             restarted, not_restarted = await self._each(restarts, self._units.restart, _RESTART)
             failures = (*failed_stops, *failed, *not_restarted)
             return Outcome((*stopped, *done, *grown, *restarted), (*problems, *failures))
+
+    async def reconnect(self) -> None:
+        """Start anew what a run without `restart` found cut off.
+
+        Not while the agent itself is starting: appliances are ordered after it, and their jobs would wait.
+        """
+        async with self._lock:
+            await self._restart_lost(self._cut_off)
+            self._cut_off = []
 
     async def restore_links(self) -> None:
         """Put back bridges and taps that somebody took away; guests whose tap is gone are started again."""
@@ -128,9 +141,12 @@ class Reconciler:
                 for name in sorted(lost)
                 if active.get(name) in _RUNNING and plan.appliances[name].can_start
             ]
-            _, failed = await self._each(affected, self._units.restart, _RESTART)
-            for problem in failed:
-                _log.warning("%s", problem)
+            await self._restart_lost(affected)
+
+    async def _restart_lost(self, appliances: Iterable[str]) -> None:
+        _, failed = await self._each(appliances, self._units.restart, _RESTART)
+        for problem in failed:
+            _log.warning("%s", problem)
 
     def restart_pending(self, appliance: str) -> bool:
         """Whether a running guest was started with an older plan than it has now."""
