@@ -12,6 +12,7 @@ import sys
 from fcntl import ioctl
 
 EX_CONFIG = 78
+EX_TEMPFAIL = 75
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
 # linux/if_tun.h
@@ -21,6 +22,14 @@ IFF_TAP_NO_PI = 0x1002
 
 class RefusalError(Exception):
     """The appliance cannot start; the text is the one line its administrator reads."""
+
+    status = EX_CONFIG
+
+
+class TapError(RefusalError):
+    """The tap is not there, or not free. The agent may be about to restore it: systemd is to try again."""
+
+    status = EX_TEMPFAIL
 
 
 def read_plan(appliance: str) -> list[tuple[str, str]]:
@@ -92,9 +101,8 @@ def open_tap(descriptors: dict[str, int], index: int, name: str) -> int:
             tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         ioctl(tun, TUNSETIFF, name.encode().ljust(16, b"\0") + IFF_TAP_NO_PI.to_bytes(24, "little"))
     except OSError as error:
-        raise RefusalError(
-            f"cannot attach to tap {name}: {error.strerror}; `appliancectl apply` restores it"
-        ) from error
+        text = f"cannot attach to tap {name}: {error.strerror}; `appliancectl apply` restores it"
+        raise TapError(text) from error
     return tun
 
 
@@ -150,7 +158,7 @@ def main() -> None:
         print(f"<3>Cannot start: {text}.", file=sys.stderr)
         if "NOTIFY_SOCKET" in os.environ:
             os.write(open_notify(inherited_descriptors()), f"STATUS={text}".encode())
-        sys.exit(EX_CONFIG)
+        sys.exit(refusal.status)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ MANAGER = b"org.appliance1.Manager"
 APPLIANCE = "org.appliance1.Appliance"
 _ERROR_PREFIX = "org.appliance1.Error."
 # Applying may wait for many guests to stop and start; sd_bus_call(3) reads its timeout from here.
-_CALL_TIMEOUT = "600s"
+_APPLY_TIMEOUT = "600s"
+_READ_TIMEOUT = "5s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def apply(*, dry_run: bool) -> tuple[list[str], list[str]]:
 
 
 def _call(interface: bytes, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:
-    os.environ["SYSTEMD_BUS_TIMEOUT"] = _CALL_TIMEOUT
+    os.environ["SYSTEMD_BUS_TIMEOUT"] = _APPLY_TIMEOUT if method == b"Apply" else _READ_TIMEOUT
     skip_init("pystemd")
     from pystemd.dbusexc import DBusBaseError
     from pystemd.dbuslib import DBus, apply_signature

@@ -22,7 +22,7 @@ from agent.core.world import Files, Images, Links, Units
 from agent.model.appliance import Appliance
 from agent.model.change import Change, Effect
 from agent.model.configuration import Configuration
-from agent.model.errors import ApplianceError, ConfigurationError, Finding, ImageError
+from agent.model.errors import ApplianceError, ConfigurationError, Finding, HostError, ImageError
 from agent.model.host import HostFacts
 from agent.model.image import Image
 from agent.model.network import Tap
@@ -64,6 +64,7 @@ class Reconciler:
         self._watch = watch
         self._lock = asyncio.Lock()
         self._cut_off: list[str] = []
+        self._known_failures: set[str] = set()
         # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a
         # disk.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="host")
@@ -79,7 +80,7 @@ class Reconciler:
             plan, problems = await self._run(self._make_plan)
             users = await self._run(lambda: self._files.plan_users(plan.appliances))
             changes = await self._run(lambda: self._plan_changes(plan))
-            growing = await self._to_grow(plan, running=True)
+            growing = await self._to_grow(plan)
             told = (
                 *map(str, users),
                 *(f"{name}: {_STOP}" for name in await self._to_stop(plan)),
@@ -102,19 +103,22 @@ class Reconciler:
             plan, problems = await self._run(partial(self._make_plan, kept=kept, keep=not kept))
             # From here on this is the plan even if a step fails: the next run takes up where this one ended.
             await self._follow(plan)
-            done = await self._carry_out(await self._run(lambda: self._files.plan_users(plan.appliances)))
+            users, no_users = await self._carry_out(
+                await self._run(lambda: self._files.plan_users(plan.appliances))
+            )
             stopped, failed_stops = await self._each(await self._to_stop(plan), self._units.stop, _STOP)
             changes = await self._run(lambda: self._plan_changes(plan))
-            done += await self._carry_out(changes)
-            await self._run(lambda: self._files.keep_assignments(plan.assignments))
-            growing = await self._to_grow(plan, running=restart)
+            done, not_done = await self._carry_out(changes)
+            await self._run(lambda: self._keep(partial(self._files.keep_assignments, plan.assignments)))
+            # Not while the agent starts: checking and growing a file system may take longer than that may.
+            growing = await self._to_grow(plan) if restart else []
             grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
             restarts = await self._to_restart(plan, changes, but=growing, pending=restart)
             if not restart:
                 self._cut_off, restarts = restarts, []
             restarted, not_restarted = await self._each(restarts, self._units.restart, _RESTART)
-            failures = (*failed_stops, *failed, *not_restarted)
-            return Outcome((*stopped, *done, *grown, *restarted), (*problems, *failures))
+            failures = (*no_users, *failed_stops, *not_done, *failed, *not_restarted)
+            return Outcome((*users, *stopped, *done, *grown, *restarted), (*problems, *failures))
 
     async def reconnect(self) -> None:
         """Start anew what a run without `restart` found cut off.
@@ -132,7 +136,12 @@ class Reconciler:
             changes = await self._run(lambda: self._plan_links(plan))
             if not changes:
                 return
-            done = await self._carry_out(changes)
+            done, failed = await self._carry_out(changes)
+            for problem in sorted(set(failed) - self._known_failures):
+                _log.warning("%s", problem)
+            self._known_failures = set(failed)
+            if not done:
+                return
             log_event(Event.RESTORED, f"Network restored: {', '.join(done)}.")
             lost = {change.appliance for change in changes if Effect.CUT_OFF in change.effect}
             active = await self._units.loaded_appliances()
@@ -186,7 +195,7 @@ class Reconciler:
         )
         self._check_volumes(plan)
         if keep:
-            self._files.keep_configuration(files, contents)
+            self._keep(partial(self._files.keep_configuration, files, contents))
         return plan, tuple(problems)
 
     def _inputs(
@@ -224,6 +233,13 @@ class Reconciler:
         except ImageError as error:
             _log.warning("%s: %s", appliance.name, error)
             return None
+
+    def _keep(self, write: Callable[[], object]) -> None:
+        """Write what only helps at the next start: a full disk must not keep appliances from running now."""
+        try:
+            write()
+        except HostError as error:
+            _log.warning("%s, ignoring", error)
 
     def _local_time(self, appliance: Appliance) -> bytes:
         content = self._files.read_time_zone(appliance.time_zone or self._facts.time_zone)
@@ -269,18 +285,27 @@ class Reconciler:
 
     # --- acting
 
-    async def _carry_out(self, changes: Iterable[Change]) -> list[str]:
-        """Apply changes in order; systemd reads its files again if it has to, even if one of them failed."""
+    async def _carry_out(self, changes: Iterable[Change]) -> tuple[list[str], list[str]]:
+        """Apply changes in order; what was done, and what failed.
+
+        The rest of an appliance's changes waits where one of them failed; the others' do not. systemd reads
+        its files again if it has to.
+        """
         done: list[Change] = []
-        try:
-            for change in changes:
+        failed: dict[str, str] = {}
+        for change in changes:
+            if change.appliance and change.appliance in failed:
+                continue
+            try:
                 await self._run(change.apply)
-                done.append(change)
-                _log.info("%s", change)
-        finally:
-            if any(Effect.DAEMON_RELOAD in change.effect for change in done):
-                await self._units.reload()
-        return [str(change) for change in done]
+            except ApplianceError as error:
+                failed[change.appliance or change.text] = f"{change} failed: {error}"
+                continue
+            done.append(change)
+            _log.info("%s", change)
+        if any(Effect.DAEMON_RELOAD in change.effect for change in done):
+            await self._units.reload()
+        return [str(change) for change in done], list(failed.values())
 
     async def _each(
         self, appliances: Iterable[str], act: Callable[[str], Awaitable[None]], what: str
@@ -331,14 +356,13 @@ class Reconciler:
             and (name in concerned or (pending and self.restart_pending(name)))
         )
 
-    async def _to_grow(self, plan: HostPlan, *, running: bool) -> list[str]:
-        """Appliances whose data volume is too small; those in use only with `running`, and if they can start
-        again."""
+    async def _to_grow(self, plan: HostPlan) -> list[str]:
+        """Appliances whose data volume is too small; those in use only if they can start again."""
         loaded = await self._units.loaded_appliances()
         return [
             name
             for name, appliance in plan.appliances.items()
-            if (loaded.get(name) not in _RUNNING or (running and appliance.can_start))
+            if (loaded.get(name) not in _RUNNING or appliance.can_start)
             and await self._run(partial(self._files.needs_growth, appliance))
         ]
 

@@ -27,7 +27,7 @@ from agent.host.configuration import read_appliance_files, read_configuration
 from agent.host.kept import keep_configuration, kept_configuration
 from agent.host.kernel import why_unfit
 from agent.host.users import create_user, group_id, user_id
-from agent.host.volumes import create_volume, grow_volume, volume_size
+from agent.host.volumes import create_volume, grow_volume, is_half_grown, volume_size
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
 from agent.model.image import Digest
@@ -172,7 +172,8 @@ class ApplianceFiles:
 
     def needs_growth(self, plan: AppliancePlan) -> bool:
         """Whether the data volume is smaller than it is to be."""
-        return 0 < volume_size(self._paths.data_volume(plan.appliance.name)) < plan.data_bytes
+        volume = self._paths.data_volume(plan.appliance.name)
+        return 0 < volume_size(volume) < plan.data_bytes or is_half_grown(volume)
 
     def would_shrink(self, plan: AppliancePlan) -> bool:
         """Whether the data volume is larger than it is to be."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -32,13 +34,23 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
     contents, found = {}, []
     for path in paths:
         try:
-            with path.open("rb") as file:
-                contents[str(path)] = file.read(MAX_BYTES + 1)
+            contents[str(path)] = _read_regular(path)
         except OSError as error:
             found.append(Finding(str(path), 0, 0, error.strerror or "cannot be read"))
     if found:
         raise ConfigurationError(found)
     return contents
+
+
+def _read_regular(path: Path) -> bytes:
+    """At most one byte more than such a file may have; OSError for what is no file and might block."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file")
+        return os.read(fd, MAX_BYTES + 1)
+    finally:
+        os.close(fd)
 
 
 def read_appliance_files(directory: Path) -> dict[str, bytes]:

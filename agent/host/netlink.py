@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -93,17 +93,20 @@ class Netlink:
             if link.ours and link.name not in wanted
         ]
         for bridge in bridges:
-            changes += self._plan_bridge(bridge, links.get(bridge.name))
+            changes += _or_refusal(partial(self._plan_bridge, bridge, links.get(bridge.name)), bridge.name)
         for tap in taps:
-            changes += self._plan_tap(tap, links.get(tap.name), links.get(tap.bridge))
+            plan = partial(self._plan_tap, tap, links.get(tap.name), links.get(tap.bridge))
+            changes += _or_refusal(plan, tap.name, tap.appliance)
         return changes
 
     def _plan_bridge(self, bridge: Bridge, link: _Link | None) -> list[Change]:
         if link is None:
             return [Change(f"create bridge {bridge.name}", partial(self._create_bridge, bridge))]
-        _check_ours(link, "bridge")
+        # The alias comes after the bridge; a crash in between leaves our MAC to know it by.
+        if link.mac != bridge.mac:
+            _check_ours(link, "bridge")
         changes = []
-        if not link.up or link.mtu != bridge.mtu or link.mac != bridge.mac:
+        if not link.ours or not link.up or link.mtu != bridge.mtu or link.mac != bridge.mac:
             changes.append(Change(f"set up bridge {bridge.name}", partial(self._set_up, bridge)))
         present = self._addresses(link.index)
         changes += [
@@ -144,9 +147,8 @@ class Netlink:
 
     def _create_bridge(self, bridge: Bridge) -> None:
         with _explained(f"creating bridge {bridge.name}"):
-            self._route.link("add", ifname=bridge.name, kind="bridge", br_stp_state=0, br_forward_delay=0)
-            alias = f"{ALIAS}: network {bridge.network}"
-            self._route.link("set", index=self._index(bridge.name), ifalias=alias)
+            options = {"br_stp_state": 0, "br_forward_delay": 0}
+            self._route.link("add", ifname=bridge.name, kind="bridge", address=bridge.mac, **options)
         self._set_up(bridge)
         for address in sorted(bridge.addresses):
             self._address("add", bridge.name, address)
@@ -156,6 +158,7 @@ class Netlink:
         _set_ipv6(bridge.name, "accept_dad", "0")
         with _explained(f"setting up {bridge.name}"):
             index = self._index(bridge.name)
+            self._route.link("set", index=index, ifalias=f"{ALIAS}: network {bridge.network}")
             self._route.link("set", index=index, mtu=bridge.mtu, address=bridge.mac, state="up")
 
     def _address(self, command: str, name: str, address: str) -> None:
@@ -213,6 +216,18 @@ def _read_link(message: Any) -> _Link:
         master=message.get_attr("IFLA_MASTER") or 0,
         ours=(message.get_attr("IFLA_IFALIAS") or "").startswith(f"{ALIAS}: "),
     )
+
+
+def _or_refusal(plan: Callable[[], list[Change]], name: str, appliance: str = "") -> list[Change]:
+    """The plan, or a change that fails as planning did: one link's trouble is not the others'."""
+    try:
+        return plan()
+    except HostError as error:
+        return [Change(f"use interface {name}", partial(_refuse, error), appliance)]
+
+
+def _refuse(error: HostError) -> None:
+    raise error
 
 
 def _check_ours(link: _Link, kind: str) -> None:

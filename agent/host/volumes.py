@@ -7,7 +7,10 @@ removed at the next start.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.model.errors import HostError, Problem
@@ -34,6 +37,15 @@ def volume_size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def is_half_grown(path: Path) -> bool:
+    """Whether growing this volume was interrupted: its file is larger, its file system may not be."""
+    return _mark(path).exists()
+
+
+def _mark(path: Path) -> Path:
+    return path.parent / f".{path.name}.growing"
+
+
 def create_volume(path: Path, *, size_bytes: int, group: int) -> None:
     """Make an empty volume; HostError where the disk is full."""
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
@@ -55,14 +67,29 @@ def create_volume(path: Path, *, size_bytes: int, group: int) -> None:
 
 
 def grow_volume(path: Path, *, size_bytes: int) -> None:
-    """Grow a volume that no guest uses. A crash after the first step is mended by calling this again."""
+    """Grow a volume; HostError where a guest uses it. After a crash, `is_half_grown` says: once more."""
     if volume_size(path) > size_bytes:
         raise HostError(f"{path} cannot be made smaller.", problem=Problem.NOT_SUPPORTED)
-    os.truncate(path, size_bytes)
-    # resize2fs insists on a check; -p mends what an unclean stop left.
-    run(["e2fsck", "-f", "-p", str(path)], timeout_s=600.0, accept=(0, 1))
-    run(["resize2fs", str(path)], timeout_s=600.0)
-    _sync(path)
+    with _locked(path):
+        _mark(path).touch()
+        fsync_directory(path.parent)
+        os.truncate(path, size_bytes)
+        # resize2fs insists on a check; -p mends what an unclean stop left.
+        run(["e2fsck", "-f", "-p", str(path)], timeout_s=600.0, accept=(0, 1))
+        run(["resize2fs", str(path)], timeout_s=600.0)
+        _sync(path)
+        _mark(path).unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock that UML's block driver takes (fcntl(2) F_SETLK): no guest starts on the volume."""
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HostError(f"{path} is in use by a guest.", problem=Problem.IN_USE) from error
+        yield
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 have them."""
 
 GUEST_EXITS = {
+    75: "its tap was not there",
     78: "it was not started; its journal says why",
     81: "the guest runtime could not read its boot plan",
     82: "the image could not be mounted",

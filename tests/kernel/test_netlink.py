@@ -237,7 +237,7 @@ def test_a_foreign_link_of_our_name_is_refused_and_untouched(net: Netlink, make:
     with pytest.raises(
         HostError, match=r"Interface (br-lan|ap-dns) exists and was not made by the agent\."
     ) as caught:
-        net.plan([BRIDGE], [TAP])
+        apply([change for change in net.plan([BRIDGE], [TAP]) if change.text.startswith("use interface")])
     assert caught.value.problem is Problem.ALREADY_EXISTS
     assert caught.value.remedy
     assert identities() == before
@@ -247,7 +247,14 @@ def test_our_mark_on_another_kind_of_link_does_not_make_it_ours_to_mend(net: Net
     ip("tuntap", "add", "br-lan", "mode", "tap")
     ip("link", "set", "br-lan", "alias", f"{ALIAS}: network lan")
     with pytest.raises(HostError, match="was not made by the agent"):
-        net.plan([BRIDGE], [])
+        apply(net.plan([BRIDGE], []))
+
+
+def test_a_bridge_without_our_mark_is_known_by_its_mac(net: Netlink) -> None:
+    everything(net)
+    ip("link", "set", "br-lan", "alias", "")
+    apply(net.plan([BRIDGE], [TAP, SECOND]))
+    assert everything(net) == []
 
 
 def test_the_package_s_removal_takes_ours_away(net: Netlink) -> None:
