@@ -58,7 +58,7 @@ def test_files_that_cannot_be_read_are_named_together(etc: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_configuration(etc)
     assert str(caught.value).splitlines() == [
-        f"{etc}/appliances/a.yaml: Is a directory",
+        f"{etc}/appliances/a.yaml: is not a regular file",
         f"{etc}/appliances/b.yaml: No such file or directory",
     ]
 

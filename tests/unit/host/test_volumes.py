@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from agent.host import volumes
-from agent.host.volumes import create_volume, grow_volume, volume_size
+from agent.host.volumes import create_volume, grow_volume, is_half_grown, volume_size
 from agent.model.errors import HostError, Problem
 
 
@@ -46,12 +47,41 @@ def test_a_volume_is_made_and_grown(directory: Path) -> None:
     assert listing(directory) == ["data.img"]
 
 
-def test_growth_that_was_interrupted_is_finished_by_the_next(directory: Path) -> None:
+def test_growth_that_was_interrupted_is_finished_by_the_next(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = directory / "data.img"
     create_volume(path, size_bytes=8 << 20, group=os.getgid())
-    os.truncate(path, 16 << 20)
+    assert not is_half_grown(path)
+
+    def killed(*_argv: object, **_options: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(volumes, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            grow_volume(path, size_bytes=16 << 20)
+    assert (volume_size(path), blocks(path)) == (16 << 20, 8 << 20)
+    assert is_half_grown(path)
     grow_volume(path, size_bytes=16 << 20)
     assert blocks(path) == 16 << 20
+    assert listing(directory) == ["data.img"]
+
+
+def test_a_volume_that_a_guest_uses_is_not_grown(directory: Path) -> None:
+    path = directory / "data.img"
+    create_volume(path, size_bytes=8 << 20, group=os.getgid())
+    # The lock is a process's, so somebody else has to hold it, as UML does.
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, 2); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guest:
+        assert guest.stdout
+        guest.stdout.readline()
+        with pytest.raises(HostError) as caught:
+            grow_volume(path, size_bytes=16 << 20)
+        guest.communicate()
+    assert caught.value.problem is Problem.IN_USE
+    assert volume_size(path) == 8 << 20
 
 
 def test_a_volume_is_never_made_smaller(directory: Path) -> None:
