@@ -329,13 +329,19 @@ class Reconciler:
     async def _follow(self, plan: HostPlan) -> None:
         """Make this the plan, and watch exactly its appliances."""
         before, self.plan = self.plan, plan
+        stale = False
         for name in set(before.appliances) - set(plan.appliances):
             self._units.unwatch(name)
             self._watch.forget(name)
         for name, appliance in plan.appliances.items():
             self._watch.titles[name] = appliance.image.manifest.reference if appliance.image else ""
             if name not in before.appliances:
-                self._watch.adopt(name, await self._units.watch(name))
+                status = await self._units.watch(name)
+                self._watch.adopt(name, status)
+                stale = stale or status.needs_reload
+        if stale:
+            # Unit settings were written, and then nobody was left to tell systemd.
+            await self._units.reload()
 
     async def _to_restart(
         self, plan: HostPlan, changes: Iterable[Change], *, but: Collection[str], pending: bool

@@ -33,6 +33,7 @@ _FIELDS = {
     "ExecMainStatus": "main_status",
     "MainPID": "main_pid",
     "NRestarts": "restarts",
+    "NeedDaemonReload": "needs_reload",
     "ExecMainStartTimestamp": "started_at_us",
     "StateChangeTimestamp": "state_changed_us",
 }

@@ -41,5 +41,6 @@ class UnitStatus:
     main_status: int = 0
     main_pid: int = 0
     restarts: int = 0
+    needs_reload: bool = False
     started_at_us: int = 0
     state_changed_us: int = 0

@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.reconcile import Outcome
 from agent.model.errors import ConfigurationError, HostError, UnitError
-from agent.model.health import Health
+from agent.model.health import Health, UnitStatus
 from agent.util.journal import Event
 from tests.fakes.events import EventLog
 from tests.fakes.samples import sample_facts
@@ -238,6 +238,13 @@ async def test_a_run_that_was_interrupted_is_finished_by_the_next(world: World) 
     world.journal.take()
     await apply(world)
     assert world.journal.take() == ["write dns launch", "write dns drop_in", "daemon-reload"]
+
+
+async def test_a_reload_that_was_never_done_is_made_up_for(world: World) -> None:
+    configure(world, "dns")
+    world.units.status["dns"] = UnitStatus(needs_reload=True)
+    await apply(world, restart=False)
+    assert world.journal.take()[0] == "daemon-reload"
 
 
 # --- coming and going
