@@ -143,14 +143,7 @@ class Reconciler:
             if not done:
                 return
             log_event(Event.RESTORED, f"Network restored: {', '.join(done)}.")
-            lost = {change.appliance for change in changes if Effect.CUT_OFF in change.effect}
-            active = await self._units.loaded_appliances()
-            affected = [
-                name
-                for name in sorted(lost)
-                if active.get(name) in _RUNNING and plan.appliances[name].can_start
-            ]
-            await self._restart_lost(affected)
+            await self._restart_lost(await self._to_restart(plan, changes, but=(), pending=False))
 
     async def _restart_lost(self, appliances: Iterable[str]) -> None:
         _, failed = await self._each(appliances, self._units.restart, _RESTART)

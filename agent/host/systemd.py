@@ -95,14 +95,6 @@ class Systemd:
         found = ((appliance_of(unit[0]), unit[3]) for unit in units)
         return {appliance: active for appliance, active in found if appliance}
 
-    async def enabled_appliances(self) -> set[str]:
-        """Appliances that start at boot."""
-        [files] = await self._manager(
-            "ListUnitFilesByPatterns", ["enabled"], ["appliance@*.service"], signature="asas"
-        )
-        names = (appliance_of(path.rpartition("/")[2]) for path, _ in files)
-        return {name for name in names if name}
-
     async def reload(self) -> None:
         """Have systemd read unit files again (daemon-reload)."""
         await self._manager("Reload", timeout_s=90.0)

@@ -2,7 +2,7 @@
 
 The file belongs to root and the appliance's group, so that a guest's user can write it but not replace it. A
 new volume is made under a temporary name and renamed when it is whole; a crash leaves `.data.img.*.tmp`,
-removed at the next start.
+removed before the next one is made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.model.errors import HostError, Problem
-from agent.util.files import explain_full_disk, fsync_directory
+from agent.util.files import explain_full_disk, fsync_directory, remove_strays
 from agent.util.run import run
 
 MODE = 0o660
@@ -48,6 +48,7 @@ def _mark(path: Path) -> Path:
 
 def create_volume(path: Path, *, size_bytes: int, group: int) -> None:
     """Make an empty volume; HostError where the disk is full."""
+    remove_strays(path.parent)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         with explain_full_disk(f"creating {path}"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import tempfile
@@ -98,29 +97,3 @@ def run_bounded(argv: Sequence[str], *, stdin: int, limit_bytes: int, timeout_s:
     if process.returncode:
         raise _failure(argv, process.returncode, said)
     return output
-
-
-async def run_async(argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> bytes:
-    """As `run`, for the event loop; a cancelled call kills the program and waits for it."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_environment(None),
-        )
-    except FileNotFoundError as error:
-        raise _missing(argv) from error
-    try:
-        async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate(stdin)
-    except TimeoutError as error:
-        raise HostError(f"{argv[0]} took longer than {timeout_s:g} s.", problem=Problem.TIMED_OUT) from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise _failure(argv, process.returncode, stderr)
-    return stdout

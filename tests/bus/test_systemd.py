@@ -129,19 +129,14 @@ async def test_nobody_else_can_speak_for_systemd(address: str) -> None:
 # --- units
 
 
-async def test_loaded_and_enabled_appliances(address: str) -> None:
+async def test_loaded_appliances(address: str) -> None:
     async with watching(address) as (fake, systemd, _, _):
         fake.units = {
             "appliance@dns.service": {"ActiveState": Variant("s", "active")},
             "appliance@web.service": {},
             "appliance@No.service": {},
         }
-        fake.enabled = [
-            "/etc/systemd/system/appliance@dns.service",
-            "/usr/lib/systemd/system/appliance@.service",
-        ]
         assert await systemd.loaded_appliances() == {"dns": "active", "web": "inactive"}
-        assert await systemd.enabled_appliances() == {"dns"}
         await systemd.reload()
         assert fake.calls[-1] == "Reload"
 

@@ -41,7 +41,6 @@ class FakeSystemd:
     calls: list[str] = field(default_factory=list)
     units: dict[str, dict[str, Variant]] = field(default_factory=dict)
     services: dict[str, dict[str, Variant]] = field(default_factory=dict)
-    enabled: list[str] = field(default_factory=list)
     job_result: str = "done"
     early: bool = False
     before_reply: Callable[[Request], Awaitable[None]] | None = None
@@ -94,8 +93,6 @@ class FakeSystemd:
                 return Reply()
             case "ListUnitsByPatterns":
                 return Reply("a(ssssssouso)", ([self._listed(unit) for unit in self.units],))
-            case "ListUnitFilesByPatterns":
-                return Reply("a(ss)", ([[path, "enabled"] for path in self.enabled],))
             case "StartUnit" | "StopUnit" | "TryRestartUnit":
                 return await self._job(request.body[0])
             case _:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import HostError, Problem
-from agent.util.run import run, run_async, run_bounded
+from agent.util.run import run, run_bounded
 
 Gateway = Callable[..., bytes]
 
@@ -21,12 +20,7 @@ def bounded(argv: list[str], *, timeout_s: float = 5.0) -> bytes:
         return run_bounded(argv, stdin=null.fileno(), limit_bytes=99, timeout_s=timeout_s)
 
 
-def in_a_loop(argv: list[str], *, timeout_s: float = 5.0) -> bytes:
-    """run_async() as its callers have it."""
-    return asyncio.run(run_async(argv, timeout_s=timeout_s))
-
-
-each_gateway = pytest.mark.parametrize("gateway", [run, bounded, in_a_loop])
+each_gateway = pytest.mark.parametrize("gateway", [run, bounded])
 
 
 @each_gateway
@@ -73,7 +67,6 @@ def test_programs_that_take_too_long_are_killed(gateway: Gateway) -> None:
 def test_input_and_more_of_an_environment() -> None:
     assert run(["cat"], stdin=b"text") == b"text"
     assert b"EXTRA=1\n" in run(["env"], environment={"EXTRA": "1"})
-    assert asyncio.run(run_async(["cat"], stdin=b"text")) == b"text"
 
 
 def test_accepted_statuses() -> None:
@@ -89,11 +82,3 @@ def test_bounded_output_that_just_fits(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"x" * 10)
     with (tmp_path / "in").open("rb") as file:
         assert run_bounded(["cat"], stdin=file.fileno(), limit_bytes=10) == b"x" * 10
-
-
-async def test_a_cancelled_call_kills_its_program() -> None:
-    task = asyncio.ensure_future(run_async(["sleep", "60"]))
-    await asyncio.sleep(0.05)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
