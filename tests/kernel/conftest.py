@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.aio import nothing_left_behind, run_coroutine_test
 
 # sched.h, sys/mount.h
-CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,6 +45,9 @@ def own_namespaces() -> Iterator[None]:
             mount("sysfs", "/sys", "sysfs")
             yield
         finally:
+            # setns(2) into a mount namespace wants a root and a working directory of one's own, and a
+            # thread that Python has joined shares them until the kernel, too, is done with it.
+            _checked(_libc.unshare(CLONE_FS), "unshare")
             for namespace in home:
                 _checked(_libc.setns(namespace, 0), "setns")
             # setns(2) has gone to the root of the namespace, which may lie above ours.
