@@ -15,20 +15,28 @@ import sys
 
 from agent import __version__
 from agent.core.agent import Agent
+from agent.core.operations import Operation, Operations
+from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
+from agent.core.swap import Swapper
+from agent.core.swap_steps import Steps
 from agent.core.watch import Watch
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import ROOT, Objects
+from agent.dbus.operation import OperationFace, operation_path
 from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
 from agent.host.facts import read_facts
 from agent.host.netlink import LinkMonitor, Netlink
+from agent.host.snapshots import VolumeSnapshots
+from agent.host.states import States
 from agent.host.store import ImageStore
 from agent.host.systemd import Systemd
 from agent.model.errors import ApplianceError
 from agent.model.health import Health
 from agent.model.paths import Paths
+from agent.plan.host import AppliancePlan
 from agent.util.journal import set_up_logging
 from agent.util.lean import skip_init
 
@@ -43,6 +51,15 @@ IDLE_S = 3600.0
 _log = logging.getLogger(__name__)
 
 
+class _NoOutside:
+    async def ask(self, plan: AppliancePlan) -> str:
+        del plan
+        return ""
+
+    def measure(self, plan: AppliancePlan) -> None:
+        del plan
+
+
 class Daemon:
     """Everything that lives as long as the process does."""
 
@@ -54,17 +71,45 @@ class Daemon:
         self._netlink = Netlink()
         self._units = Systemd(bus)
         self._watch = Watch(self._on_change)
+        self._objects = Objects(bus)
+        self._shown: set[str] = set()
+        self._shown_operations: set[int] = set()
+        self._operations = Operations(self._on_operation)
+        files, images, states = ApplianceFiles(paths), ImageStore(paths.images), States(paths)
+        planner = Planner(facts=read_facts(paths.root), files=files, images=images, states=states)
         self._reconciler = Reconciler(
-            facts=read_facts(paths.root),
-            files=ApplianceFiles(paths),
-            images=ImageStore(paths.images),
+            planner=planner,
+            files=files,
             links=self._netlink,
             units=self._units,
             watch=self._watch,
+            busy=self._operations.busy,
         )
-        self._agent = Agent(self._reconciler, self._watch, on_applied=self._show_appliances)
-        self._objects = Objects(bus)
-        self._shown: set[str] = set()
+        volumes = VolumeSnapshots(paths)
+        steps = Steps(
+            reconciler=self._reconciler,
+            planner=planner,
+            watch=self._watch,
+            units=self._units,
+            files=files,
+            images=images,
+            volumes=volumes,
+            outside=_NoOutside(),
+        )
+        swapper = Swapper(
+            steps=steps,
+            reconciler=self._reconciler,
+            operations=self._operations,
+            watch=self._watch,
+            units=self._units,
+            files=files,
+            images=images,
+            states=states,
+            volumes=volumes,
+        )
+        self._agent = Agent(
+            self._reconciler, self._watch, swapper, self._operations, on_applied=self._show_appliances
+        )
 
     async def run(self) -> None:
         """Take over the host, serve, and return when asked to stop; raises when the bus is lost."""
@@ -83,6 +128,7 @@ class Daemon:
             notify(False, "STOPPING=1")  # noqa: FBT003
             loop.remove_reader(self._monitor.fileno())
             self._monitor.close()
+            await self._operations.close()
             self._reconciler.close()
             self._netlink.close()
 
@@ -113,7 +159,7 @@ class Daemon:
             await asyncio.sleep(interval_s or IDLE_S)
 
     async def _restore_links(self) -> None:
-        await self._agent.reconnect()
+        await self._agent.resume()
         while True:
             await self._links_changed.wait()
             await asyncio.sleep(SETTLE_S)
@@ -127,6 +173,18 @@ class Daemon:
     def _on_change(self, appliance: str) -> None:
         self._objects.refresh(path_of(appliance))
         notify(False, self._status_line())  # noqa: FBT003
+
+    def _on_operation(self, operation: Operation) -> None:
+        """An object for each operation that can be looked at."""
+        path = operation_path(operation.number)
+        numbers = {entry.number for entry in self._operations.all()}
+        for number in sorted(self._shown_operations - numbers):
+            self._objects.remove(operation_path(number))
+        if operation.number in self._shown_operations:
+            self._objects.refresh(path)
+        else:
+            self._objects.add(OperationFace(self._operations, operation))
+        self._shown_operations = numbers
 
     def _show_appliances(self) -> None:
         """Objects for exactly the appliances there are."""

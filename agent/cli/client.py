@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +15,9 @@ BUS_NAME = b"org.appliance1"
 ROOT = b"/org/appliance1"
 MANAGER = b"org.appliance1.Manager"
 APPLIANCE = "org.appliance1.Appliance"
+OPERATION = "org.appliance1.Operation"
+PROPERTIES = b"org.freedesktop.DBus.Properties"
+_LOOK_US = 1_000_000
 _ERROR_PREFIX = "org.appliance1.Error."
 # Applying may wait for many guests to stop and start; sd_bus_call(3) reads its timeout from here.
 _APPLY_TIMEOUT = "600s"
@@ -88,7 +92,112 @@ def apply(*, dry_run: bool) -> tuple[list[str], list[str]]:
     return _text(changes), _text(problems)
 
 
-def _call(interface: bytes, method: bytes, signature: bytes = b"", *arguments: Any) -> Any:
+@dataclass(frozen=True, slots=True)
+class OperationStatus:
+    """An operation as the agent shows it (org.appliance1.Operation.xml)."""
+
+    number: int
+    kind: str
+    appliance: str
+    state: str
+    phase: str
+    message: str
+
+    @classmethod
+    def from_properties(cls, values: dict[str, Any]) -> Self:
+        """From the properties of the object."""
+        return cls(*(values[name] for name in ("Number", "Kind", "Appliance", "State", "Phase", "Message")))
+
+
+def swap(name: str, image: str, *, accept: bool) -> str:
+    """Begin a swap; the operation's object path."""
+    return _begin(b"Swap", b"ssas", name.encode(), image.encode(), _flags(accept=accept))
+
+
+def rollback(name: str, *, with_data: bool) -> str:
+    """Begin to go back; the operation's object path."""
+    return _begin(b"Rollback", b"sas", name.encode(), _flags(with_data=with_data))
+
+
+def _begin(method: bytes, signature: bytes, *arguments: Any) -> str:
+    return str(_text(_call(MANAGER, method, signature, *arguments)))
+
+
+def _flags(**flags: bool) -> list[bytes]:
+    return [name.replace("_", "-").encode() for name, given in flags.items() if given]
+
+
+def cancel(operation: str) -> None:
+    """Ask for an operation's end."""
+    _call(OPERATION.encode(), b"Cancel", path=operation.encode())
+
+
+def follow(operation: str) -> Iterator[OperationStatus]:
+    """How an operation is, now and after every change, until it has ended.
+
+    ApplianceError UNAVAILABLE where the agent goes away: the next one takes the operation up, under
+    another number.
+    """
+    skip_init("pystemd")
+    from pystemd.dbuslib import DBus
+
+    with DBus() as bus:
+        bus.match_signal(
+            BUS_NAME, operation.encode(), PROPERTIES, b"PropertiesChanged", _ignore_signal, None
+        )
+        last: OperationStatus | None = None
+        while last is None or last.state == "running":
+            values = _text(_call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=operation.encode()))
+            status = OperationStatus.from_properties(values)
+            if status != last:
+                yield status
+                last = status
+            # A signal ends the wait; without one it is only a look whether the agent is still there.
+            bus.wait(_LOOK_US)
+            while not bus.process().is_empty():
+                pass
+
+
+def _ignore_signal(*_arguments: Any, **_named: Any) -> None:
+    """What has changed is read anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwapRecord:
+    """A swap that has ended, as the agent shows it (org.appliance1.Manager.xml)."""
+
+    number: int
+    old_image: str
+    old_digest: str
+    new_image: str
+    new_digest: str
+    result: str
+    reason: str
+    snapshot: str
+    started_us: int
+    ended_us: int
+    downtime_us: int
+
+
+def history(name: str) -> list[SwapRecord]:
+    """The swaps of an appliance that have ended, oldest first."""
+    return [SwapRecord(*_text(entry)) for entry in _call(MANAGER, b"GetHistory", b"s", name.encode())]
+
+
+def quarantine() -> list[tuple[str, str, str, str, int]]:
+    """Appliance, image, digest, reason and time (microseconds since the epoch) of every quarantined
+    image."""
+    return [tuple(_text(entry)) for entry in _call(MANAGER, b"GetQuarantine")]
+
+
+def clear_quarantine(name: str, digest: str) -> int:
+    """Let images be tried again; how many. `digest` is '' for all."""
+    return int(_call(MANAGER, b"ClearQuarantine", b"ss", name.encode(), digest.encode()))
+
+
+def _call(
+    interface: bytes, method: bytes, signature: bytes = b"", *arguments: Any, path: bytes = ROOT
+) -> Any:
     os.environ["SYSTEMD_BUS_TIMEOUT"] = _APPLY_TIMEOUT if method == b"Apply" else _READ_TIMEOUT
     skip_init("pystemd")
     from pystemd.dbusexc import DBusBaseError
@@ -97,7 +206,7 @@ def _call(interface: bytes, method: bytes, signature: bytes = b"", *arguments: A
     try:
         with DBus() as bus:
             message = bus.call_method(
-                BUS_NAME, ROOT, interface, method, apply_signature(signature, list(arguments))
+                BUS_NAME, path, interface, method, apply_signature(signature, list(arguments))
             )
     except DBusBaseError as error:
         raise _translated(error) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import agent
+from agent.cli import swap
 from agent.cli.output import print_json, print_table
 from agent.cli.verbs import Subparsers, add_verb
 from agent.config.common import parse_reference
@@ -55,6 +56,7 @@ def add_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
     verified.add_argument("image", metavar="IMAGE", nargs="?", help="all images where none is given")
     removed = add_verb(own, common, "remove", _remove, help="remove an image that no appliance uses")
     _add_image(removed)
+    swap.add_image_verbs(own, common)
 
 
 def _add_image(parser: argparse.ArgumentParser) -> None:

@@ -14,14 +14,17 @@ from agent.config.common import (
     parse_reference,
 )
 from agent.config.document import Section, Value
-from agent.model.appliance import KERNEL, Appliance, Isolation
+from agent.model.appliance import KERNEL, Appliance, Isolation, UpdateSettings
 from agent.model.image import ImageReference
 from agent.model.network import Address, Attachment
+from agent.model.swap import Snapshots
 
 MINIMUM_MEMORY_BYTES = 16 << 20
 MINIMUM_DATA_BYTES = 4 << 20
 
-RESERVED = frozenset({"publish", "update", "group", "peers", "grants", "snapshot"})
+RESERVED = frozenset({"publish", "group", "peers", "grants"})
+RESERVED_UPDATE = frozenset({"policy", "window"})
+MAXIMUM_KEPT = 20
 RESERVED_HEALTH = frozenset({"probe"})
 
 
@@ -40,6 +43,8 @@ def read_appliance(name: str, section: Section, *, default_network: str) -> Appl
         isolation=section.choice("isolation", Isolation.STRICT),
         kernel=section.text("kernel", default=KERNEL, check=check_absolute_path),
         time_zone=section.text("timezone", default="", check=check_time_zone),
+        update=_update(section.section("update")),
+        snapshots=section.choice("snapshot", Snapshots.AUTO),
     )
     section.finish(reserved=RESERVED)
     return appliance
@@ -51,6 +56,18 @@ def _health_interval(section: Section | None) -> float:
     interval_s = section.span("interval", default=2.0, minimum=0.1, maximum=3600.0)
     section.finish(reserved=RESERVED_HEALTH)
     return interval_s
+
+
+def _update(section: Section | None) -> UpdateSettings:
+    default = UpdateSettings()
+    if section is None:
+        return default
+    settings = UpdateSettings(
+        soak_s=section.span("soak", default=default.soak_s, maximum=86400.0),
+        keep=section.integer("keep", default=default.keep, minimum=1, maximum=MAXIMUM_KEPT),
+    )
+    section.finish(reserved=RESERVED_UPDATE)
+    return settings
 
 
 def _attachments(value: Value | None, default_network: str) -> tuple[Attachment, ...]:

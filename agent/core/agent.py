@@ -6,10 +6,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.core.operations import Operation, Operations
 from agent.core.reconcile import Outcome, Reconciler
+from agent.core.swap import Swapper
+from agent.core.swap_steps import Request
 from agent.core.watch import Watch
 from agent.model.errors import ApplianceError, ConfigurationError
 from agent.model.health import HealthState, UnitStatus
+from agent.model.image import ImageReference
+from agent.model.swap import ApplianceState
 from agent.plan.host import AppliancePlan
 from agent.util.journal import Event, log_event
 
@@ -27,13 +32,23 @@ class View:
 
 
 class Agent:
-    """Owns the reconciler and the watch. `on_applied` is called after the set of appliances may have
-    changed."""
+    """Owns the reconciler, the watch and the swaps. `on_applied` is called after the set of appliances may
+    have changed."""
 
-    def __init__(self, reconciler: Reconciler, watch: Watch, *, on_applied: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        watch: Watch,
+        swapper: Swapper,
+        operations: Operations,
+        *,
+        on_applied: Callable[[], None],
+    ) -> None:
         self._reconciler = reconciler
         self._watch = watch
+        self._swapper = swapper
         self._on_applied = on_applied
+        self.operations = operations
 
     def appliances(self) -> list[str]:
         """Names of all configured appliances."""
@@ -61,6 +76,7 @@ class Agent:
 
         Where the configuration was broken since it was last applied, that one counts until it is mended.
         """
+        await self._swapper.settle()
         try:
             await self._apply_what_is_valid()
         except ApplianceError as error:
@@ -73,9 +89,27 @@ class Agent:
             _log.warning("The last valid configuration stays in force.")
             await self._apply(restart=False, kept=True)
 
-    async def reconnect(self) -> None:
-        """Start anew the guests that lost their tap while no agent ran; after this one is ready."""
+    async def resume(self) -> None:
+        """Take up swaps, and start anew the guests that lost their tap, while no agent ran; after this one
+        is ready."""
+        await self._swapper.resume()
         await self._reconciler.reconnect()
+
+    async def swap(self, name: str, reference: ImageReference | None, request: Request) -> Operation:
+        """Begin to replace an appliance's image; see Swapper.swap."""
+        return await self._swapper.swap(name, reference, request)
+
+    async def rollback(self, name: str, *, with_data: bool) -> Operation:
+        """Begin to go back to the image before the last swap; see Swapper.rollback."""
+        return await self._swapper.rollback(name, with_data=with_data)
+
+    async def state(self, name: str) -> ApplianceState:
+        """What is remembered of an appliance; ApplianceError where there is none of that name."""
+        return await self._swapper.state(name)
+
+    async def clear_quarantine(self, name: str, image: str) -> int:
+        """Let images be tried again by themselves; how many. `image` is a digest, '' for all."""
+        return await self._swapper.clear_quarantine(name, image)
 
     async def restore_links(self) -> None:
         """Mend what somebody else did to our links."""

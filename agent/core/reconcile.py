@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from agent.config.tree import read_tree
+from agent.core.planner import Planner, keep_quietly
 from agent.core.watch import Watch
-from agent.core.world import Files, Images, Links, Units
-from agent.model.appliance import Appliance
+from agent.core.world import Files, Links, Units
 from agent.model.change import Change, Effect
-from agent.model.configuration import Configuration
-from agent.model.errors import ApplianceError, ConfigurationError, Finding, HostError, ImageError
-from agent.model.host import HostFacts
-from agent.model.image import Image
+from agent.model.errors import ApplianceError, Problem
 from agent.model.network import Tap
-from agent.plan.host import GuestInputs, HostPlan, plan_host
+from agent.plan.host import AppliancePlan, HostPlan
 from agent.util.journal import Event, log_event
 
 _T = TypeVar("_T")
@@ -49,19 +45,19 @@ class Reconciler:
     def __init__(
         self,
         *,
-        facts: HostFacts,
+        planner: Planner,
         files: Files,
-        images: Images,
         links: Links,
         units: Units,
         watch: Watch,
+        busy: Callable[[], Collection[str]],
     ) -> None:
-        self._facts = facts
+        self._planner = planner
         self._files = files
-        self._images = images
         self._links = links
         self._units = units
         self._watch = watch
+        self._busy = busy
         self._lock = asyncio.Lock()
         self._cut_off: list[str] = []
         self._known_failures: set[str] = set()
@@ -77,9 +73,9 @@ class Reconciler:
     async def check(self) -> Outcome:
         """What `apply` would do."""
         async with self._lock:
-            plan, problems = await self._run(self._make_plan)
-            users = await self._run(lambda: self._files.plan_users(plan.appliances))
-            changes = await self._run(lambda: self._plan_changes(plan))
+            plan, problems = await self.run(self._make_plan)
+            users = await self.run(lambda: self._files.plan_users(plan.appliances))
+            changes = await self.run(lambda: self._plan_changes(plan))
             growing = await self._to_grow(plan)
             told = (
                 *map(str, users),
@@ -100,16 +96,17 @@ class Reconciler:
         lost their tap.
         """
         async with self._lock:
-            plan, problems = await self._run(partial(self._make_plan, kept=kept, keep=not kept))
+            make = partial(self._make_plan, kept=kept, keep=not kept, anew=restart)
+            plan, problems = await self.run(make)
             # From here on this is the plan even if a step fails: the next run takes up where this one ended.
             await self._follow(plan)
             users, no_users = await self._carry_out(
-                await self._run(lambda: self._files.plan_users(plan.appliances))
+                await self.run(lambda: self._files.plan_users(plan.appliances))
             )
             stopped, failed_stops = await self._each(await self._to_stop(plan), self._units.stop, _STOP)
-            changes = await self._run(lambda: self._plan_changes(plan))
+            changes = await self.run(lambda: self._plan_changes(plan))
             done, not_done = await self._carry_out(changes)
-            await self._run(lambda: self._keep(partial(self._files.keep_assignments, plan.assignments)))
+            await self.run(partial(self._keep, plan))
             # Not while the agent starts: checking and growing a file system may take longer than that may.
             growing = await self._to_grow(plan) if restart else []
             grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
@@ -133,7 +130,7 @@ class Reconciler:
         """Put back bridges and taps that somebody took away; guests whose tap is gone are started again."""
         async with self._lock:
             plan = self.plan
-            changes = await self._run(lambda: self._plan_links(plan))
+            changes = await self.run(lambda: self._plan_links(plan))
             if not changes:
                 return
             done, failed = await self._carry_out(changes)
@@ -156,110 +153,84 @@ class Reconciler:
         running = status.active_state in _RUNNING and status.started_at_us > 0
         return running and self._files.planned_at_us(appliance) > status.started_at_us
 
-    async def _run(self, function: Callable[[], _T]) -> _T:
+    # --- one appliance, for swaps
+
+    def plan_of(self, appliance: str) -> AppliancePlan:
+        """What it is to be; ApplianceError NOT_FOUND where there is none of that name."""
+        if appliance not in self.plan.appliances:
+            raise ApplianceError(f"There is no appliance “{appliance}”.", problem=Problem.NOT_FOUND)
+        return self.plan.appliances[appliance]
+
+    async def stage(self, plan: AppliancePlan) -> None:
+        """Write what a start by this plan needs, without making it the plan: a running guest goes on."""
+        async with self._lock:
+            await self._carry_out_all(await self.run(lambda: self._files.plan_staging(plan)))
+
+    async def put(self, plan: AppliancePlan) -> None:
+        """Make this the plan of an appliance, for its next start."""
+        name = plan.appliance.name
+        async with self._lock:
+            self.plan = replace(self.plan, appliances={**self.plan.appliances, name: plan})
+            self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
+            await self._carry_out_all(await self.run(lambda: self._files.plan(plan)))
+
+    async def _carry_out_all(self, changes: Iterable[Change]) -> None:
+        _, failed = await self._carry_out(changes)
+        if failed:
+            raise ApplianceError("; ".join(failed))
+
+    async def run(self, function: Callable[[], _T]) -> _T:
+        """Call something that blocks, in the thread in which everything of the host is done."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     # --- planning, in the thread
 
-    def _make_plan(self, *, kept: bool = False, keep: bool = False) -> tuple[HostPlan, tuple[str, ...]]:
+    def _make_plan(
+        self, *, kept: bool = False, keep: bool = False, anew: bool = False
+    ) -> tuple[HostPlan, tuple[str, ...]]:
         """The plan, and what appliances ask for in vain; ConfigurationError where it is invalid.
 
         With `kept`, of the configuration that was last applied; with `keep`, this one is kept as such.
+        With `anew`, appliances may start again that were given up.
         """
-        last = self._files.kept_configuration() if kept else None
-        files = last[0] if last else self._files.read_configuration()
-        configuration = read_tree(files)
-        self._check_cores(configuration)
-        contents = {
-            name: last[1].get(name, {}) if last else self._files.read_appliance_files(name)
-            for name in configuration.appliances
-        }
-        problems: list[str] = []
-        inputs = {
-            name: self._inputs(appliance, contents[name], problems)
-            for name, appliance in configuration.appliances.items()
-        }
-        plan = plan_host(
-            configuration,
-            inputs,
-            host=self._facts,
-            previous=self.plan.assignments,
-            runtime_digest=self._files.runtime_digest,
-        )
-        self._check_volumes(plan)
+        gathered = self._planner.gather(kept=kept)
+        if anew:
+            self._planner.clear_failures(gathered)
+        plan, problems = self._planner.plan(gathered, self.plan.assignments)
         if keep:
-            self._keep(partial(self._files.keep_configuration, files, contents))
-        return plan, tuple(problems)
+            self._planner.keep_configuration(gathered)
+        return self._spare_busy(plan, problems)
 
-    def _inputs(
-        self, appliance: Appliance, configuration: Mapping[str, bytes], problems: list[str]
-    ) -> GuestInputs:
-        image, missing = self._find_image(appliance)
-        unfit = self._files.why_unfit(appliance.kernel)
-        if missing or unfit:
-            problems.append(f"{appliance.name}: {missing or unfit}")
-        return GuestInputs(
-            image=image,
-            refusal=unfit or ("" if image else missing),
-            configuration=configuration,
-            local_time=self._local_time(appliance),
-            data_volume=self._files.data_volume(appliance.name),
-        )
+    def _spare_busy(self, plan: HostPlan, problems: tuple[str, ...]) -> tuple[HostPlan, tuple[str, ...]]:
+        """Leave appliances as they are of which an operation is under way."""
+        busy = {name: self.plan.appliances[name] for name in self._busy() if name in self.plan.appliances}
+        if not busy:
+            return plan, problems
+        later = [
+            f"{name}: an operation is under way; apply once more when it has ended"
+            for name in sorted(busy)
+            if plan.appliances.get(name) != busy[name]
+        ]
+        told = (problem for problem in problems if problem.partition(": ")[0] not in busy)
+        appliances = dict(sorted({**plan.appliances, **busy}.items()))
+        return replace(plan, appliances=appliances), (*told, *later)
 
-    def _find_image(self, appliance: Appliance) -> tuple[Image | None, str]:
-        """The image it has, as long as its reference may mean that one; else the newest that it may mean.
-
-        Where there is none it keeps what it has, if anything; the second value then says what is missing.
-        """
-        current = self._current_image(appliance)
-        if current and current.matches(appliance.image):
-            return current, ""
-        try:
-            return self._images.resolve(appliance.image), ""
-        except ImageError as error:
-            return current, str(error)
-
-    def _current_image(self, appliance: Appliance) -> Image | None:
-        digest = self._files.current_image(appliance.name)
-        try:
-            return self._images.get(digest) if digest else None
-        except ImageError as error:
-            _log.warning("%s: %s", appliance.name, error)
-            return None
-
-    def _keep(self, write: Callable[[], object]) -> None:
-        """Write what only helps at the next start: a full disk must not keep appliances from running now."""
-        try:
-            write()
-        except HostError as error:
-            _log.warning("%s, ignoring", error)
-
-    def _local_time(self, appliance: Appliance) -> bytes:
-        content = self._files.read_time_zone(appliance.time_zone or self._facts.time_zone)
-        if content is None and appliance.time_zone:
-            raise _refused(appliance.name, f"timezone: there is no time zone {appliance.time_zone}")
-        return content or b""
-
-    def _check_cores(self, configuration: Configuration) -> None:
-        for core in configuration.agent.cores:
-            if core not in self._facts.cores:
-                there = ", ".join(map(str, self._facts.cores))
-                raise _refused("agent", f"cores: this host has no core {core}; it has {there}")
-
-    def _check_volumes(self, plan: HostPlan) -> None:
+    def _keep(self, plan: HostPlan) -> None:
+        keep_quietly(partial(self._files.keep_assignments, plan.assignments))
+        busy = self._busy()
         for name, appliance in plan.appliances.items():
-            if appliance.appliance.data_bytes and self._files.would_shrink(appliance):
-                raise _refused(
-                    name, "data: the volume is larger already; making it smaller is not supported"
-                )
+            if name not in busy:
+                self._planner.keep_state(name, appliance)
 
     def _plan_changes(self, plan: HostPlan) -> list[Change]:
         changes = []
         for name in sorted(self._files.known() - set(plan.appliances)):
             changes += self._files.plan_removal(name)
         changes += self._plan_links(plan)
-        for appliance in plan.appliances.values():
-            changes += self._files.plan(appliance)
+        busy = self._busy()
+        for name, appliance in plan.appliances.items():
+            if name not in busy:
+                changes += self._files.plan(appliance)
         return changes
 
     def _plan_links(self, plan: HostPlan) -> list[Change]:
@@ -290,7 +261,7 @@ class Reconciler:
             if change.appliance and change.appliance in failed:
                 continue
             try:
-                await self._run(change.apply)
+                await self.run(change.apply)
             except ApplianceError as error:
                 failed[change.appliance or change.text] = f"{change} failed: {error}"
                 continue
@@ -316,7 +287,7 @@ class Reconciler:
     async def _to_stop(self, plan: HostPlan) -> list[str]:
         """Running appliances that are configured no more."""
         loaded = await self._units.loaded_appliances()
-        removed = await self._run(self._files.known) - set(plan.appliances)
+        removed = await self.run(self._files.known) - set(plan.appliances)
         return sorted(name for name in removed if loaded.get(name) in _RUNNING)
 
     async def _follow(self, plan: HostPlan) -> None:
@@ -344,6 +315,7 @@ class Reconciler:
         One that could not start again runs on as it is: a mistyped image must not end a service.
         """
         loaded = await self._units.loaded_appliances()
+        busy = self._busy() if pending else ()
         reason = Effect.RESTART if pending else Effect.CUT_OFF
         concerned = {change.appliance for change in changes if reason in change.effect}
         return sorted(
@@ -352,6 +324,7 @@ class Reconciler:
             if loaded.get(name) in _RUNNING
             and appliance.can_start
             and name not in but
+            and name not in busy
             and (name in concerned or (pending and self.restart_pending(name)))
         )
 
@@ -361,8 +334,9 @@ class Reconciler:
         return [
             name
             for name, appliance in plan.appliances.items()
-            if (loaded.get(name) not in _RUNNING or appliance.can_start)
-            and await self._run(partial(self._files.needs_growth, appliance))
+            if name not in self._busy()
+            and (loaded.get(name) not in _RUNNING or appliance.can_start)
+            and await self.run(partial(self._files.needs_growth, appliance))
         ]
 
     async def _grow(self, plan: HostPlan, name: str) -> None:
@@ -371,14 +345,10 @@ class Reconciler:
         if in_use:
             await self._units.stop(name)
         try:
-            await self._run(partial(self._files.grow, plan.appliances[name]))
+            await self.run(partial(self._files.grow, plan.appliances[name]))
         finally:
             if in_use:
                 await self._units.start(name)
 
 
 _RUNNING = frozenset({"active", "activating", "reloading", "refreshing", "deactivating"})
-
-
-def _refused(appliance: str, message: str) -> ConfigurationError:
-    return ConfigurationError([Finding(f"{appliance}.yaml", 0, 0, message)])

@@ -3,12 +3,15 @@ journal."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
 from agent.core.health import health_of
 from agent.model.health import Health, HealthState, UnitStatus
 from agent.util.journal import Event, log_event
+
+_Condition = Callable[[HealthState], bool]
 
 _START_LIMIT = "start-limit-hit"
 _PHRASES = {
@@ -28,6 +31,7 @@ class Watch:
         self._on_change = on_change
         self._status: dict[str, UnitStatus] = {}
         self._health: dict[str, HealthState] = {}
+        self._waiting: list[tuple[str, _Condition, asyncio.Future[HealthState]]] = []
         self.titles: dict[str, str] = {}
 
     def status(self, appliance: str) -> UnitStatus:
@@ -37,6 +41,19 @@ class Watch:
     def health(self, appliance: str) -> HealthState:
         """How it is doing."""
         return self._health.get(appliance, HealthState(Health.STOPPED))
+
+    async def until(self, appliance: str, condition: _Condition) -> HealthState:
+        """Wait until an appliance is as wished; how it was then. It is looked at with every change, so
+        that not even the shortest state is missed."""
+        if condition(self.health(appliance)):
+            return self.health(appliance)
+        wish: asyncio.Future[HealthState] = asyncio.get_running_loop().create_future()
+        entry = (appliance, condition, wish)
+        self._waiting.append(entry)
+        try:
+            return await wish
+        finally:
+            self._waiting.remove(entry)
 
     def adopt(self, appliance: str, status: UnitStatus) -> None:
         """Take a state as it is found, without an event: nothing has changed."""
@@ -56,6 +73,9 @@ class Watch:
         if after != before:
             self._report(appliance, before, after)
         self._on_change(appliance)
+        for name, condition, wish in self._waiting:
+            if name == appliance and not wish.done() and condition(after):
+                wish.set_result(after)
 
     def forget(self, appliance: str) -> None:
         """Keep nothing of an appliance that is gone."""

@@ -14,6 +14,8 @@ from agent.model.change import Change
 from agent.model.health import UnitStatus
 from agent.model.image import Digest, Image, ImageReference
 from agent.model.network import Bridge, Tap
+from agent.model.swap import ApplianceState
+from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 
 
@@ -43,6 +45,12 @@ class Units(Protocol):
 
     async def stop(self, appliance: str) -> None:
         """Stop; UnitError where that fails."""
+
+    async def run(self, instance: str) -> UnitStatus:
+        """Run a oneshot instance to its end; its status then."""
+
+    async def forget_failure(self, instance: str) -> None:
+        """Reset the failed state of a unit, and its count of starts."""
 
 
 class Links(Protocol):
@@ -127,3 +135,71 @@ class Files(Protocol):
 
     def grow(self, plan: AppliancePlan) -> None:
         """Grow its data volume, which no guest uses."""
+
+    def plan_staging(self, plan: AppliancePlan) -> list[Change]:
+        """What a start needs before the launch plan names it."""
+
+    def refuse(self, appliance: str, launch: str) -> None:
+        """Replace the launch plan by one that refuses."""
+
+    def link_next(self, appliance: str, digest: Digest | None) -> None:
+        """Keep the image of a swap under way in the store; None when it has ended."""
+
+    def link_previous(self, appliance: str, digests: Sequence[Digest]) -> None:
+        """Keep the images to go back to in the store, the last one first."""
+
+    def prepare_check(self, plan: CheckPlan) -> None:
+        """Write what the instance for a check is made of."""
+
+    def remove_check(self, plan: CheckPlan) -> None:
+        """Remove it again."""
+
+
+class StateKeeper(Protocol):
+    """What is remembered of appliances: agent.host.states.States."""
+
+    def names(self) -> list[str]:
+        """Appliances of which something is remembered, configured or not."""
+
+    def read(self, appliance: str) -> ApplianceState:
+        """What is remembered; HostError where it cannot be understood."""
+
+    def write(self, appliance: str, state: ApplianceState) -> bool:
+        """Keep it, durably; whether it is new."""
+
+
+class Volumes(Protocol):
+    """Copies of data volumes: agent.host.snapshots.VolumeSnapshots. No guest uses the volume meanwhile."""
+
+    def can_share(self, appliance: str) -> bool:
+        """Whether a snapshot costs nothing."""
+
+    def take(self, appliance: str, snapshot: str) -> None:
+        """Copy the volume; HostError where the disk is full."""
+
+    def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
+        """Make the volume the snapshot `snapshot`, and the snapshot `restored` the volume."""
+
+    def restore(self, appliance: str, snapshot: str) -> bool:
+        """Make the snapshot the volume again, and use it up; whether it was there."""
+
+    def remove(self, appliance: str, *, but: Collection[str]) -> None:
+        """Remove the snapshots of swaps that are not in `but`."""
+
+
+class Measurement(Protocol):
+    """Questions asked again and again from the bridge: agent.host.probes.OutageMeter."""
+
+    def stop(self) -> float | None:
+        """End them; the longest time without an answer, in milliseconds. None where there was none at
+        all."""
+
+
+class Outside(Protocol):
+    """Appliances as their clients see them: agent.core.prober.Prober."""
+
+    async def ask(self, plan: AppliancePlan) -> str:
+        """Ask once what a client would ask; why there was no good answer, or ''."""
+
+    def measure(self, plan: AppliancePlan) -> Measurement | None:
+        """Begin to ask all the time; None where nothing can be asked."""

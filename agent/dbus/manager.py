@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from agent import __version__
+from agent.config.common import parse_reference
 from agent.core.agent import Agent
+from agent.core.swap_steps import Request
 from agent.dbus.appliance import path_of
 from agent.dbus.objects import ROOT, Interface
-from agent.model.errors import ApplianceError, Problem
+from agent.dbus.operation import operation_path
+from agent.host.bus import RequestError
+from agent.model.errors import ApplianceError, ImageError, Problem
+from agent.model.swap import HistoryEntry
 
 
 class ManagerFace:
-    """See org.appliance1.Manager.xml. Who may call Apply is decided by the bus
+    """See org.appliance1.Manager.xml. Who may call what changes something is decided by the bus
     (conf/dbus/org.appliance1.conf)."""
 
     interface = Interface.load("org.appliance1.Manager")
@@ -28,7 +33,16 @@ class ManagerFace:
 
     def methods(self) -> Mapping[str, Callable[..., Awaitable[tuple[Any, ...]]]]:
         """Coroutines by method name."""
-        return {"ListAppliances": self._list, "GetAppliance": self._get, "Apply": self._apply}
+        return {
+            "ListAppliances": self._list,
+            "GetAppliance": self._get,
+            "Apply": self._apply,
+            "Swap": self._swap,
+            "Rollback": self._rollback,
+            "GetHistory": self._history,
+            "GetQuarantine": self._quarantine,
+            "ClearQuarantine": self._clear_quarantine,
+        }
 
     async def _list(self, _sender: str) -> tuple[Any, ...]:
         return ([[name, path_of(name)] for name in self._agent.appliances()],)
@@ -38,6 +52,55 @@ class ManagerFace:
             raise ApplianceError(f"There is no appliance “{name}”.", problem=Problem.NOT_FOUND)
         return (path_of(name),)
 
+    async def _swap(self, _sender: str, name: str, image: str, options: Collection[str]) -> tuple[Any, ...]:
+        reference = parse_reference(image) if image else None
+        if image and reference is None:
+            raise ImageError(f"“{image}” is no image: NAME, NAME:VERSION or sha256:DIGEST expected.")
+        request = Request(accept=_flag(options, "accept", {"accept"}))
+        return (operation_path((await self._agent.swap(name, reference, request)).number),)
+
+    async def _rollback(self, _sender: str, name: str, options: Collection[str]) -> tuple[Any, ...]:
+        with_data = _flag(options, "with-data", {"with-data"})
+        return (operation_path((await self._agent.rollback(name, with_data=with_data)).number),)
+
+    async def _history(self, _sender: str, name: str) -> tuple[Any, ...]:
+        return ([_described(entry) for entry in (await self._agent.state(name)).history],)
+
+    async def _quarantine(self, _sender: str) -> tuple[Any, ...]:
+        states = {name: await self._agent.state(name) for name in self._agent.appliances()}
+        found = (
+            [name, entry.image.reference, str(entry.image.digest), entry.reason, entry.since_us]
+            for name, state in states.items()
+            for entry in state.quarantine
+        )
+        return (list(found),)
+
+    async def _clear_quarantine(self, _sender: str, name: str, digest: str) -> tuple[Any, ...]:
+        return (await self._agent.clear_quarantine(name, digest),)
+
     async def _apply(self, _sender: str, dry_run: bool) -> tuple[Any, ...]:  # noqa: FBT001 (the bus has no keywords)
         outcome = await (self._agent.check() if dry_run else self._agent.apply())
         return list(outcome.changes), list(outcome.problems)
+
+
+def _flag(options: Collection[str], name: str, known: set[str]) -> bool:
+    """Whether an option is given; RequestError for one that nobody knows."""
+    if unknown := sorted(set(options) - known):
+        raise RequestError("org.freedesktop.DBus.Error.InvalidArgs", f"There is no option {unknown[0]}.")
+    return name in options
+
+
+def _described(entry: HistoryEntry) -> list[Any]:
+    return [
+        entry.number,
+        entry.old.reference,
+        str(entry.old.digest),
+        entry.new.reference,
+        str(entry.new.digest),
+        str(entry.result),
+        entry.reason,
+        entry.snapshot,
+        entry.started_at_us,
+        entry.ended_at_us,
+        round(entry.downtime_ms * 1000),
+    ]

@@ -102,6 +102,14 @@ static bool parse_path(struct parser *parser, char *value)
 	return check_absolute(parser, value) && parse_text(parser, value);
 }
 
+static bool parse_until(struct parser *parser, char *value)
+{
+	if (strcmp(value, "check") != 0)
+		return refuse(parser, "'until' knows only 'check', found '%s'", value);
+	parser->plan->until_check = true;
+	return true;
+}
+
 static bool parse_list(struct parser *parser, char *value)
 {
 	struct plan_list *list = field(parser);
@@ -249,6 +257,7 @@ static const struct key keys[] = {
 	{"data", parse_path, FIELD(data), 0, 0, false},
 	{"prepare", parse_command, FIELD(prepare), 0, 0, true},
 	{"check", parse_command, FIELD(check), 0, 0, true},
+	{"until", parse_until, 0, 0, 0, false},
 	{"exec", parse_command, FIELD(exec), 0, 0, true},
 	{"health", parse_command, FIELD(health), 0, 0, true},
 	{"environment", parse_environment, FIELD(environment), 0, 0, true},

@@ -66,6 +66,7 @@ struct plan {
 	char *data;                 /* NULL: no data volume */
 	struct plan_list prepare;
 	struct plan_list check;
+	bool until_check;           /* end after the check: the service is not started */
 	struct plan_list exec;
 	struct plan_list health;
 	struct plan_list environment;

@@ -253,6 +253,8 @@ static void ready_exec_ended(bool succeeded, const char *reason)
 
 static void start_service(void)
 {
+	if (guest.plan->until_check)
+		finish(EXIT_STOPPED);
 	guest.phase = STARTING;
 	guest.at_us.check = clock_us();
 	notify_send("STATUS=starting %s", guest.name);

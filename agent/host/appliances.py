@@ -2,11 +2,16 @@
 
     /var/lib/appliance/appliances/NAME/          root:appliance-NAME 0750
         current -> ../../images/sha256-HEX       switched by rename
+        previous, previous-2 …, next             likewise: what swaps came from, and what one goes to
+        state                                    see agent.host.states
         data.img                                 root:appliance-NAME 0660
+        snapshots/                               see agent.host.snapshots
     /run/appliance/NAME/                         root:root 0755
         launch                                   root:appliance-NAME 0640, switched by rename
         initrd-HASH                              root:appliance-NAME 0640, named by content
     /etc/systemd/system/appliance@NAME.service.d/50-appliance.conf
+    /run/appliance/NAME.check/, /run/systemd/system/appliance@NAME.check.service.d/
+                                                 while a configuration is checked (agent.plan.check)
 
 Order of writing: initrd before the launch plan that names it, data volume before the plan that uses it. A
 crash in between leaves the old plan in force and strays that the next run removes.
@@ -16,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +31,15 @@ from agent.host.assignments import read_assignments, write_assignments
 from agent.host.configuration import read_appliance_files, read_configuration
 from agent.host.kept import keep_configuration, kept_configuration
 from agent.host.kernel import why_unfit
+from agent.host.store import LINKS
 from agent.host.users import create_user, group_id, user_id
 from agent.host.volumes import create_volume, grow_volume, is_half_grown, volume_size
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
 from agent.model.image import Digest
-from agent.model.names import is_appliance_name
+from agent.model.names import is_appliance_name, unit_of
 from agent.model.paths import Paths
+from agent.plan.check import CheckPlan
 from agent.plan.dropin import NAME as DROP_IN
 from agent.plan.host import AppliancePlan
 from agent.util.files import ensure_absent, ensure_symlink, remove_strays, write_file
@@ -128,6 +135,61 @@ class ApplianceFiles:
         applied."""
         return [*self._plan_state(plan), *self._plan_runtime(plan), *self._plan_drop_in(plan)]
 
+    def plan_staging(self, plan: AppliancePlan) -> list[Change]:
+        """What a start needs before the launch plan names it: initrd and unit settings. The running guest
+        has no part in it."""
+        initrd = Change("write its initrd", lambda: self._write_initrd(plan), plan.appliance.name)
+        return [*([initrd] if plan.initrd else []), *self._plan_drop_in(plan)]
+
+    def refuse(self, appliance: str, launch: str) -> None:
+        """Replace the launch plan by one that refuses; the next `plan` puts it right again."""
+        write_file(
+            self._paths.appliance_runtime(appliance) / "launch",
+            launch,
+            mode=0o640,
+            group=group_id(appliance),
+        )
+
+    def link_next(self, appliance: str, digest: Digest | None) -> None:
+        """Keep the image of a swap under way in the store; None when it has ended."""
+        self._link(appliance, "next", digest)
+
+    def link_previous(self, appliance: str, digests: Sequence[Digest]) -> None:
+        """Keep the images to go back to in the store, the last one first: `previous`, `previous-2` …"""
+        names = ["previous", *(f"previous-{number}" for number in range(2, len(digests) + 1))]
+        for name, digest in zip(names, digests, strict=False):
+            self._link(appliance, name, digest)
+        for link in self._paths.appliance_state(appliance).glob("previous*"):
+            if link.name not in names[: len(digests)]:
+                self._link(appliance, link.name, None)
+
+    def _link(self, appliance: str, name: str, digest: Digest | None) -> None:
+        path = self._paths.appliance_state(appliance) / name
+        if digest:
+            ensure_symlink(path, _target(digest))
+        else:
+            ensure_absent(path)
+
+    def prepare_check(self, plan: CheckPlan) -> None:
+        """Write what a check's instance is made of."""
+        directory = self._paths.appliance_runtime(plan.instance)
+        drop_in = self._check_drop_in(plan)
+        for path in (directory, drop_in.parent):
+            path.mkdir(parents=True, exist_ok=True)
+        group = group_id(plan.appliance)
+        content = self._runtime + plan.guest_archive
+        write_file(directory / os.path.basename(plan.initrd), content, mode=0o640, group=group)
+        write_file(directory / "launch", plan.launch, mode=0o640, group=group)
+        write_file(drop_in, plan.drop_in)
+
+    def remove_check(self, plan: CheckPlan) -> None:
+        """Remove it; the instance has ended."""
+        ensure_absent(self._paths.appliance_runtime(plan.instance))
+        ensure_absent(self._check_drop_in(plan).parent)
+
+    def _check_drop_in(self, plan: CheckPlan) -> Path:
+        return self._paths.runtime_units / f"{unit_of(plan.instance)}.d" / DROP_IN
+
     def plan_removal(self, appliance: str) -> list[Change]:
         """What it takes to make systemd forget an appliance, and free its image. Data and user stay."""
         forget, remove = partial(self._forget, appliance), partial(self._remove_drop_in, appliance)
@@ -150,7 +212,7 @@ class ApplianceFiles:
                 name,
             )
         if plan.image and self.current_image(name) != plan.image.digest:
-            target = f"../../images/{plan.image.digest.directory}"
+            target = _target(plan.image.digest)
             yield Change(
                 f"use image {plan.image.manifest.title} ({plan.image.digest.short})",
                 lambda: ensure_symlink(directory / "current", target),
@@ -197,18 +259,23 @@ class ApplianceFiles:
         directory = self._paths.appliance_runtime(name)
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o755)
-        group = group_id(name)
-        if plan.initrd:
-            write_file(self._initrd(plan), self._runtime + plan.guest_archive, mode=0o640, group=group)
-        write_file(directory / "launch", plan.launch, mode=0o640, group=group)
+        if plan.initrd and not self._initrd(plan).exists():
+            self._write_initrd(plan)
+        write_file(directory / "launch", plan.launch, mode=0o640, group=group_id(name))
         for old in directory.glob("initrd-*"):
             if old.name != os.path.basename(plan.initrd):
                 old.unlink()
         remove_strays(directory)
 
+    def _write_initrd(self, plan: AppliancePlan) -> None:
+        path = self._initrd(plan)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, self._runtime + plan.guest_archive, mode=0o640, group=group_id(plan.appliance.name))
+
     def _forget(self, appliance: str) -> None:
         directory = self._paths.appliance_runtime(appliance)
-        links = (self._paths.appliance_state(appliance) / name for name in ("current", "previous"))
+        state = self._paths.appliance_state(appliance)
+        links = (link for pattern in LINKS for link in state.glob(pattern))
         for path in (directory / "launch", *directory.glob("initrd-*"), *links):
             path.unlink(missing_ok=True)
 
@@ -218,6 +285,10 @@ class ApplianceFiles:
         # The administrator's own settings may lie there too.
         with contextlib.suppress(OSError):
             directory.rmdir()
+
+
+def _target(digest: Digest) -> str:
+    return f"../../images/{digest.directory}"
 
 
 def _has_content(path: Path, content: str) -> bool:

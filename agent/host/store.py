@@ -43,7 +43,7 @@ from agent.util.staging import staging_directory
 IMAGE_FILE = "image.squashfs"
 MANIFEST_FILE = "manifest.yaml"
 STAMP_FILE = "verified"
-LINKS = ("current", "previous")
+LINKS = ("current", "previous*", "next")
 """How an appliance's directory refers to images."""
 
 _CHUNK_BYTES = 1 << 20

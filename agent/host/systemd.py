@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.host.bus import Bus, Signal
-from agent.model.errors import Problem, UnitError
+from agent.model.errors import ApplianceError, Problem, UnitError
 from agent.model.health import UnitStatus
 from agent.model.names import appliance_of, unit_of
 
@@ -110,6 +110,30 @@ class Systemd:
     async def stop(self, appliance: str) -> None:
         """Stop the unit; UnitError unless the job succeeds."""
         await self._job("StopUnit", appliance)
+
+    async def run(self, instance: str) -> UnitStatus:
+        """Start a oneshot instance and wait for its end; its status then. It is not kept as failed."""
+        path = unit_path(unit_of(instance))
+        failed: UnitError | None = None
+        try:
+            await self._job("StartUnit", instance)
+        except UnitError as error:
+            failed = error
+        status = await self._read(path)
+        self._properties.pop(path, None)
+        if failed:
+            if status.result == "success":  # it was not even tried
+                raise failed
+            await self.forget_failure(instance)
+        return status
+
+    async def forget_failure(self, instance: str) -> None:
+        """Reset the failed state of a unit, and its count of starts."""
+        try:
+            await self._manager("ResetFailedUnit", unit_of(instance), signature="s")
+        except ApplianceError as error:
+            if error.problem is not Problem.NOT_FOUND:  # what is not loaded has not failed
+                raise
 
     async def _manager(
         self, method: str, *arguments: Any, signature: str = "", timeout_s: float = 25.0

@@ -8,6 +8,7 @@ from enum import StrEnum
 from agent.model.image import ImageReference
 from agent.model.names import unit_of, user_of
 from agent.model.network import Attachment
+from agent.model.swap import Snapshots
 
 KERNEL = "/usr/lib/appliance/linux"
 """The guest kernel of the package appliance-kernel."""
@@ -19,6 +20,15 @@ class Isolation(StrEnum):
 
     STRICT = "strict"
     FAST = "fast"
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """How an appliance comes to another image: for how long it is watched before that counts, and how many
+    older images are kept to go back to."""
+
+    soak_s: float = 30.0
+    keep: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,8 @@ class Appliance:
     isolation: Isolation
     kernel: str
     time_zone: str
+    update: UpdateSettings = UpdateSettings()
+    snapshots: Snapshots = Snapshots.AUTO
 
     @property
     def unit(self) -> str:

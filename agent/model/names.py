@@ -40,6 +40,14 @@ def appliance_of(unit: str) -> str | None:
     return name if unit == unit_of(name) and is_appliance_name(name) else None
 
 
+def check_instance_of(appliance: str) -> str:
+    """`dns` → `dns.check`, the instance of appliance@.service that lints a configuration for it.
+
+    No appliance has a dot in its name.
+    """
+    return f"{appliance}.check"
+
+
 def user_of(appliance: str) -> str:
     """`dns` → `appliance-dns`, the system user (and group) its guest runs as."""
     return f"appliance-{appliance}"

@@ -23,6 +23,11 @@ class Paths:
         return self.root / "etc/systemd/system"
 
     @property
+    def runtime_units(self) -> Path:
+        """Where drop-ins go that no reboot shall see."""
+        return self.root / "run/systemd/system"
+
+    @property
     def state(self) -> Path:
         """What must survive a reboot."""
         return self.root / "var/lib/appliance"
@@ -65,9 +70,17 @@ class Paths:
         """`current`, `previous` and the data volume of one appliance."""
         return self.state / "appliances" / appliance
 
+    def appliance_record(self, appliance: str) -> Path:
+        """What is remembered of one appliance: its image, swaps, history."""
+        return self.appliance_state(appliance) / "state"
+
     def data_volume(self, appliance: str) -> Path:
         """The data volume's image file."""
         return self.appliance_state(appliance) / "data.img"
+
+    def snapshots(self, appliance: str) -> Path:
+        """Copies of the data volume, as `ID.img`."""
+        return self.appliance_state(appliance) / "snapshots"
 
     def appliance_runtime(self, appliance: str) -> Path:
         """Launch plan and initrd of one appliance."""

@@ -19,18 +19,44 @@ def boot_text(
     appliance: Appliance, manifest: Manifest, ports: tuple[Port, ...], nameservers: tuple[Address, ...]
 ) -> str:
     """`/appliance/boot`: one `key=value` on a line, repeated keys make lists."""
-    lines = [
-        ("interface", str(manifest.interface)),
-        ("hostname", appliance.name),
-        *_network_lines(appliance, ports, nameservers),
-        *(("tmpfs", path) for path in manifest.writable if path not in {"/run", "/tmp"}),  # noqa: S108
-        *([("data", manifest.data.mount)] if manifest.data else []),
-        *_service_lines(appliance, manifest),
-    ]
+    return _text(
+        [
+            ("interface", str(manifest.interface)),
+            ("hostname", appliance.name),
+            *_network_lines(appliance, ports, nameservers),
+            *_tmpfs_lines(manifest),
+            *([("data", manifest.data.mount)] if manifest.data else []),
+            *_service_lines(appliance, manifest),
+        ]
+    )
+
+
+def check_text(appliance: Appliance, manifest: Manifest) -> str:
+    """`/appliance/boot` of a guest that ends after the image's check: without network, and with an empty
+    directory in place of the data volume."""
+    return _text(
+        [
+            ("interface", str(manifest.interface)),
+            ("hostname", appliance.name),
+            ("until", "check"),
+            *_tmpfs_lines(manifest),
+            *([("tmpfs", manifest.data.mount)] if manifest.data else []),
+            *_service_lines(appliance, manifest),
+        ]
+    )
+
+
+def _text(lines: Iterable[_Line]) -> str:
+    text = ""
     for key, value in lines:
         if not value.isprintable():
             raise ValueError(f"{key}={value!r} does not fit on one line")
-    return "".join(f"{key}={value}\n" for key, value in lines)
+        text += f"{key}={value}\n"
+    return text
+
+
+def _tmpfs_lines(manifest: Manifest) -> Iterator[_Line]:
+    return (("tmpfs", path) for path in manifest.writable if path not in {"/run", "/tmp"})  # noqa: S108
 
 
 def _network_lines(

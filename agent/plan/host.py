@@ -42,14 +42,20 @@ class AppliancePlan:
     """One appliance on the host. `guest_archive` follows the runtime in the initrd at `initrd`."""
 
     appliance: Appliance
-    image: Image | None
+    inputs: GuestInputs
     ports: tuple[Port, ...]
     core: int
+    memory_bytes: int
     data_bytes: int
     drop_in: str
     launch: str
     initrd: str
     guest_archive: bytes
+
+    @property
+    def image(self) -> Image | None:
+        """What it starts from; None where there is no such image."""
+        return self.inputs.image
 
     @property
     def can_start(self) -> bool:
@@ -80,7 +86,7 @@ def plan_host(
     ports = plan_ports(configuration, leases, machine_id=host.machine_id)
     cores = place(configuration.appliances, previous.cores, configuration.agent.cores or host.cores)
     plans = {
-        name: _plan_appliance(
+        name: plan_appliance(
             appliance, inputs[name], ports[name], core=cores[name], host=host, runtime_digest=runtime_digest
         )
         for name, appliance in configuration.appliances.items()
@@ -91,7 +97,7 @@ def plan_host(
     return HostPlan(bridges, plans, Assignments(addresses=leases, cores=cores))
 
 
-def _plan_appliance(
+def plan_appliance(
     appliance: Appliance,
     inputs: GuestInputs,
     ports: tuple[Port, ...],
@@ -100,6 +106,7 @@ def _plan_appliance(
     host: HostFacts,
     runtime_digest: str,
 ) -> AppliancePlan:
+    """Plan one appliance, which has its addresses and its core."""
     manifest = inputs.image.manifest if inputs.image else None
     data_volume = inputs.data_volume if manifest and manifest.data else ""
     memory_bytes = appliance.memory_bytes or (manifest.requests.memory_bytes if manifest else 0)
@@ -114,9 +121,10 @@ def _plan_appliance(
     )
     return AppliancePlan(
         appliance=appliance,
-        image=inputs.image,
+        inputs=inputs,
         ports=ports,
         core=core,
+        memory_bytes=memory_bytes,
         data_bytes=(appliance.data_bytes or DEFAULT_DATA_BYTES) if data_volume else 0,
         drop_in=render_drop_in(
             appliance,
@@ -154,16 +162,22 @@ def _plan_guest(
         return _Guest(render_refusal(inputs.refusal or "there is no image for it"))
     boot = boot_text(appliance, inputs.image.manifest, ports, host.nameservers)
     content = archive(guest_files(boot, inputs.configuration, inputs.local_time))
-    # Named by its content, for the launch plan that names it is switched by one rename.
-    digest = hashlib.sha256(runtime_digest.encode() + content).hexdigest()[:16]
-    initrd = f"{runtime_directory(appliance.name)}/initrd-{digest}"
+    initrd = initrd_path(appliance.name, content, runtime_digest=runtime_digest)
     arguments = kernel_arguments(
         appliance,
         inputs.image,
         ports,
+        instance=appliance.name,
         memory_bytes=memory_bytes,
         initrd=initrd,
         data_volume=data_volume,
         loops_per_jiffy=host.loops_per_jiffy,
     )
     return _Guest(render_launch_plan(appliance, inputs.image, ports, arguments), initrd, content)
+
+
+def initrd_path(instance: str, content: bytes, *, runtime_digest: str) -> str:
+    """Where the initrd with this content lies. It is named by the content, for the launch plan that names
+    it is switched by one rename."""
+    digest = hashlib.sha256(runtime_digest.encode() + content).hexdigest()[:16]
+    return f"{runtime_directory(instance)}/initrd-{digest}"

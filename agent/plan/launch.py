@@ -22,14 +22,14 @@ TOOLS = "/usr/lib/appliance/tools.squashfs"
 """Static busybox for the scripts of images, shared by all guests."""
 
 
-def runtime_directory(appliance: str) -> str:
+def runtime_directory(instance: str) -> str:
     """`/run/appliance/NAME`, owned by root."""
-    return f"/run/appliance/{appliance}"
+    return f"/run/appliance/{instance}"
 
 
-def management_console(appliance: str) -> str:
+def management_console(instance: str) -> str:
     """The guest's mconsole socket, in a directory its own user may write to."""
-    return f"{runtime_directory(appliance)}/uml/guest/mconsole"
+    return f"{runtime_directory(instance)}/uml/guest/mconsole"
 
 
 def kernel_arguments(
@@ -37,12 +37,14 @@ def kernel_arguments(
     image: Image,
     ports: tuple[Port, ...],
     *,
+    instance: str,
     memory_bytes: int,
     initrd: str,
     data_volume: str,
     loops_per_jiffy: int,
 ) -> list[str]:
-    """The boot command line. `data_volume` is a path, or '' for an image that has none."""
+    """The boot command line. `instance` is that of the unit; `data_volume` is a path, or '' for a guest
+    that has none."""
     arguments = [
         f"mem={memory_bytes >> 10}K",
         "rdinit=/init",
@@ -59,7 +61,7 @@ def kernel_arguments(
         "con0=null,fd:1",
         "ssl=null",
         "ssl0=fd:{notify}",
-        f"uml_dir={runtime_directory(appliance.name)}/uml/",
+        f"uml_dir={runtime_directory(instance)}/uml/",
         "umid=guest",
         f"seccomp={'on' if appliance.isolation is Isolation.FAST else 'off'}",
     ]

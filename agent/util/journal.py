@@ -25,9 +25,21 @@ class Event(Enum):
     APPLIED = "1c4e058c60d54495bbd3d0321c411dd2"
     REFUSED = "f0ae636f3bee46bb81b61fb0664c3272"
     RESTORED = "0fb3077a7fe944d7b9dd415e404d5a8c"
+    SWAP_COMMITTED = "303a708f21aa417c8a2aa460d8e09d27"
+    SWAP_REFUSED = "937098ffff8841bc959ddf727bd2eb6e"
+    SWAP_ROLLED_BACK = "36ee248b43a44383b90fbe647ca97f9b"
+    SWAP_FAILED = "d68668c25b2a4a99a12a8f6c6d23d799"
 
 
-_PRIORITIES = {Event.DEGRADED: 4, Event.FAILED: 3, Event.REFUSED: 3, Event.RESTORED: 4}
+_PRIORITIES = {
+    Event.DEGRADED: 4,
+    Event.FAILED: 3,
+    Event.REFUSED: 3,
+    Event.RESTORED: 4,
+    Event.SWAP_REFUSED: 4,
+    Event.SWAP_ROLLED_BACK: 3,
+    Event.SWAP_FAILED: 2,
+}
 _NOTICE = 5
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from agent import __version__
-from agent.core.agent import Agent
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import ROOT, Objects
@@ -73,7 +72,7 @@ async def service(address: str, *appliances: str) -> AsyncIterator[Service]:
     async with connected(address) as bus, connected(address) as client:
         objects, heard = Objects(bus), list[Signal]()
         world.on_change = lambda name: objects.refresh(path_of(name))
-        agent = Agent(world.reconciler, world.watch, on_applied=lambda: None)
+        agent = world.agent()
         await client.subscribe(f"sender='{unique_name(bus)}',path_namespace='{ROOT}'", heard.append)
         objects.add(ManagerFace(agent))
         await world.run(*appliances)
@@ -298,7 +297,7 @@ async def test_objects_that_come_and_go(address: str) -> None:
         found.objects.remove(DNS)
         assert await found.hear() == [("InterfacesRemoved", ROOT, [DNS, [APPLIANCE]])]
         assert await found.error(DNS, PROPERTIES, "GetAll", "s", APPLIANCE) == f"{ERROR}.UnknownObject"
-        agent = Agent(found.world.reconciler, found.world.watch, on_applied=lambda: None)
+        agent = found.world.agent()
         found.objects.add(ApplianceFace(agent, "dns"))
         [(member, path, [shown, interfaces])] = await found.hear()
         assert (member, path, shown) == ("InterfacesAdded", ROOT, DNS)

@@ -16,7 +16,12 @@ from functools import partial
 from typing import Any
 
 from agent.config.tree import ConfigurationFiles
+from agent.core.agent import Agent
+from agent.core.operations import Operation, Operations
+from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
+from agent.core.swap import Swapper
+from agent.core.swap_steps import Steps
 from agent.core.watch import Watch
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
@@ -25,6 +30,8 @@ from agent.model.health import UnitStatus
 from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
 from agent.model.network import Bridge, Tap
+from agent.model.swap import ApplianceState
+from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
 
@@ -60,6 +67,8 @@ class FakeUnits:
         self.handler: Callable[[str, UnitStatus], None] = lambda _appliance, _status: None
         self.status: dict[str, UnitStatus] = {}
         self.watched: set[str] = set()
+        self.checks: dict[str, UnitStatus] = {}
+        """How oneshot instances end that are to fail."""
 
     async def subscribe(self, handler: Callable[[str, UnitStatus], None]) -> None:
         self.handler = handler
@@ -85,6 +94,13 @@ class FakeUnits:
 
     async def stop(self, appliance: str) -> None:
         self._act("stop", appliance, "inactive")
+
+    async def run(self, instance: str) -> UnitStatus:
+        self._journal.note(f"run {instance}")
+        return self.checks.get(instance, UnitStatus())
+
+    async def forget_failure(self, instance: str) -> None:
+        del instance
 
     def become(self, appliance: str, active_state: str, **changes: Any) -> None:
         """Change a unit's state as systemd would by itself, and tell whoever watches."""
@@ -173,6 +189,9 @@ class FakeFiles:
         self.states: set[str] = set()
         self.volumes: dict[str, int] = {}
         self.unfit: dict[str, str] = {}
+        self.next: dict[str, Digest | None] = {}
+        self.previous: dict[str, list[Digest]] = {}
+        self.checks: set[str] = set()
         self.zones = {"Europe/Berlin": b"TZif"}
         self.assignments = Assignments()
         self.kept: tuple[ConfigurationFiles, Mapping[str, Mapping[str, bytes]]] | None = None
@@ -281,6 +300,28 @@ class FakeFiles:
         self._journal.note(f"grow {plan.appliance.name}")
         self.volumes[plan.appliance.name] = plan.data_bytes
 
+    def plan_staging(self, plan: AppliancePlan) -> list[Change]:
+        name = plan.appliance.name
+        if self.owned[name].drop_in == plan.drop_in:
+            return []
+        write = partial(self._set, name, drop_in=plan.drop_in)
+        return [Change("write its unit settings", write, name, Effect.DAEMON_RELOAD)]
+
+    def refuse(self, appliance: str, launch: str) -> None:
+        self._set(appliance, launch=launch, initrd="")
+
+    def link_next(self, appliance: str, digest: Digest | None) -> None:
+        self.next[appliance] = digest
+
+    def link_previous(self, appliance: str, digests: Sequence[Digest]) -> None:
+        self.previous[appliance] = list(digests)
+
+    def prepare_check(self, plan: CheckPlan) -> None:
+        self.checks.add(plan.instance)
+
+    def remove_check(self, plan: CheckPlan) -> None:
+        self.checks.discard(plan.instance)
+
     def _create_user(self, name: str) -> None:
         self._journal.note(f"user {name}")
         self.users[name] = 900 + len(self.users)
@@ -302,8 +343,83 @@ class FakeFiles:
         self.owned[name] = replace(self.owned.get(name, _Owned()), **values)
 
 
+class FakeStates:
+    """States that outlive the agent."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.kept: dict[str, ApplianceState] = {}
+
+    def names(self) -> list[str]:
+        return sorted(self.kept)
+
+    def read(self, appliance: str) -> ApplianceState:
+        return self.kept.get(appliance, ApplianceState())
+
+    def write(self, appliance: str, state: ApplianceState) -> bool:
+        changed = self.read(appliance) != state
+        self.kept[appliance] = state
+        return changed
+
+
+class FakeVolumes:
+    """Data volumes and their snapshots, each as a text."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.shares = False
+        self.volumes: dict[str, str] = {}
+        self.snapshots: dict[str, dict[str, str]] = {}
+
+    def can_share(self, appliance: str) -> bool:
+        del appliance
+        return self.shares
+
+    def take(self, appliance: str, snapshot: str) -> None:
+        self._journal.note(f"snapshot {appliance} {snapshot}")
+        self.snapshots.setdefault(appliance, {})[snapshot] = self.volumes.get(appliance, "")
+
+    def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
+        self._journal.note(f"exchange {appliance} {snapshot} {restored}")
+        kept = self.snapshots.setdefault(appliance, {})
+        kept[snapshot], self.volumes[appliance] = self.volumes.get(appliance, ""), kept.pop(restored)
+
+    def restore(self, appliance: str, snapshot: str) -> bool:
+        kept = self.snapshots.get(appliance, {})
+        if snapshot not in kept:
+            return False
+        self._journal.note(f"restore {appliance} {snapshot}")
+        self.volumes[appliance] = kept.pop(snapshot)
+        return True
+
+    def remove(self, appliance: str, *, but: Collection[str]) -> None:
+        kept = self.snapshots.get(appliance, {})
+        self.snapshots[appliance] = {name: text for name, text in kept.items() if name in but}
+
+
+class FakeMeasurement:
+    """Always the same gap."""
+
+    def stop(self) -> float | None:
+        return 12.5
+
+
+class FakeOutside:
+    """What clients see: `answers` holds why an image does not answer, by its reference."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, str] = {}
+
+    async def ask(self, plan: AppliancePlan) -> str:
+        return self.failures.get(plan.image.manifest.reference, "") if plan.image else ""
+
+    def measure(self, plan: AppliancePlan) -> FakeMeasurement:
+        del plan
+        return FakeMeasurement()
+
+
 class World:
-    """A host, and the reconciler that looks after it."""
+    """A host, and what looks after it."""
 
     def __init__(self, facts: HostFacts | None = None) -> None:
         self.journal = Journal()
@@ -311,6 +427,10 @@ class World:
         self.links = FakeLinks(self.journal)
         self.units = FakeUnits(self.journal)
         self.images = FakeImages(sample_image())
+        self.states = FakeStates(self.journal)
+        self.volumes = FakeVolumes(self.journal)
+        self.outside = FakeOutside()
+        self.told: list[Operation] = []
         self.files.write("networks/default.yaml", NETWORK)
         self.on_change: Callable[[str], None] = lambda _appliance: None
         self.facts = facts or sample_facts()
@@ -331,14 +451,41 @@ class World:
     def _start(self) -> None:
         self.watch = Watch(self._on_change)
         self.units.handler = self.watch.update
+        self.operations = Operations(self.told.append)
+        planner = Planner(facts=self.facts, files=self.files, images=self.images, states=self.states)
         self.reconciler = Reconciler(
-            facts=self.facts,
+            planner=planner,
             files=self.files,
-            images=self.images,
             links=self.links,
             units=self.units,
             watch=self.watch,
+            busy=self.operations.busy,
         )
+        steps = Steps(
+            reconciler=self.reconciler,
+            planner=planner,
+            watch=self.watch,
+            units=self.units,
+            files=self.files,
+            images=self.images,
+            volumes=self.volumes,
+            outside=self.outside,
+        )
+        self.swapper = Swapper(
+            steps=steps,
+            reconciler=self.reconciler,
+            operations=self.operations,
+            watch=self.watch,
+            units=self.units,
+            files=self.files,
+            images=self.images,
+            states=self.states,
+            volumes=self.volumes,
+        )
+
+    def agent(self, on_applied: Callable[[], None] = lambda: None) -> Agent:
+        """The agent's verbs on this host."""
+        return Agent(self.reconciler, self.watch, self.swapper, self.operations, on_applied=on_applied)
 
     async def run(self, *appliances: str) -> None:
         """Have these appliances configured, applied and running, with nothing in the journal."""

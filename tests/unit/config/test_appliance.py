@@ -94,7 +94,7 @@ def test_refusals(text: str, expected: list[str]) -> None:
     assert read(text)[1] == expected
 
 
-@pytest.mark.parametrize("key", ["publish", "update", "group", "peers", "grants", "snapshot"])
+@pytest.mark.parametrize("key", ["publish", "group", "peers", "grants"])
 def test_keys_of_later_versions_are_named_as_such(key: str) -> None:
     [finding] = read(f"image: a\n{key}: x")[1]
     assert f"“{key}” is not available in this version" in finding

@@ -21,7 +21,7 @@ def applied() -> list[str]:
 
 @pytest.fixture
 def agent(world: World, applied: list[str]) -> Agent:
-    return Agent(world.reconciler, world.watch, on_applied=lambda: applied.append("applied"))
+    return world.agent(lambda: applied.append("applied"))
 
 
 async def test_an_applied_configuration_is_an_event(
@@ -82,7 +82,7 @@ async def test_what_was_last_valid_counts_until_the_configuration_is_mended(
 ) -> None:
     await world.run("dns")
     world.boot()
-    restarted = Agent(world.reconciler, world.watch, on_applied=lambda: None)
+    restarted = world.agent()
     world.files.write("appliances/dns.yaml", "image: [")
     world.files.write("appliances/web.yaml", "image: dns-nsd")
     events.clear()

@@ -10,6 +10,7 @@ import pytest
 
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
+from agent.dbus.operation import OperationFace
 from agent.dbus.objects import Interface
 from agent.model.errors import Problem
 
@@ -18,8 +19,26 @@ FOLDER = Path(__file__).parents[3] / "agent/dbus"
 
 def test_signatures_come_from_the_xml() -> None:
     manager = ManagerFace.interface
-    assert manager.inputs == {"ListAppliances": "", "GetAppliance": "s", "Apply": "b"}
-    assert manager.outputs == {"ListAppliances": "a(so)", "GetAppliance": "o", "Apply": "asas"}
+    assert manager.inputs == {
+        "ListAppliances": "",
+        "GetAppliance": "s",
+        "Apply": "b",
+        "Swap": "ssas",
+        "Rollback": "sas",
+        "GetHistory": "s",
+        "GetQuarantine": "",
+        "ClearQuarantine": "ss",
+    }
+    assert manager.outputs == {
+        "ListAppliances": "a(so)",
+        "GetAppliance": "o",
+        "Apply": "asas",
+        "Swap": "o",
+        "Rollback": "o",
+        "GetHistory": "a(usssssssttt)",
+        "GetQuarantine": "a(sssst)",
+        "ClearQuarantine": "u",
+    }
     assert ApplianceFace.interface.properties["Address"] == "as"
 
 
@@ -30,8 +49,10 @@ def test_every_problem_is_an_error_in_the_description() -> None:
     assert set(re.findall(r"\w+", named[1])) == {str(problem) for problem in Problem}
 
 
-@pytest.mark.parametrize("face", [ManagerFace, ApplianceFace])
-def test_what_is_shown_of_the_xml_is_well_formed(face: type[ManagerFace | ApplianceFace]) -> None:
+@pytest.mark.parametrize("face", [ManagerFace, ApplianceFace, OperationFace])
+def test_what_is_shown_of_the_xml_is_well_formed(
+    face: type[ManagerFace | ApplianceFace | OperationFace],
+) -> None:
     element = ET.fromstring(f"<node>{face.interface.xml}</node>").find("interface")
     assert element is not None
     assert element.get("name") == face.interface.name

@@ -1,0 +1,206 @@
+"""Gathers what the plan is made from (configuration, images, the administrator's files) and has it made.
+
+Blocking; agent.core.reconcile calls it in its thread, and brings the plan about.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from agent.config.tree import ConfigurationFiles, read_tree
+from agent.core.world import Files, Images, StateKeeper
+from agent.model.appliance import Appliance
+from agent.model.assignments import Assignments
+from agent.model.configuration import Configuration
+from agent.model.errors import ApplianceError, ConfigurationError, Finding, HostError, ImageError
+from agent.model.host import HostFacts
+from agent.model.image import Image
+from agent.model.swap import ApplianceState
+from agent.plan.check import CheckPlan, plan_check
+from agent.plan.host import AppliancePlan, GuestInputs, HostPlan, plan_appliance, plan_host
+from agent.plan.swap import why_unreadable
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A valid configuration with the files it was read from, and the administrator's files by appliance."""
+
+    files: ConfigurationFiles
+    configuration: Configuration
+    contents: Mapping[str, Mapping[str, bytes]]
+
+
+class Planner:
+    """Makes plans; changes nothing but what is kept of them."""
+
+    def __init__(self, *, facts: HostFacts, files: Files, images: Images, states: StateKeeper) -> None:
+        self._facts = facts
+        self._files = files
+        self._images = images
+        self._states = states
+
+    def gather(self, *, kept: bool = False) -> Gathered:
+        """The configuration; with `kept`, as it was when it was last found valid. ConfigurationError where
+        it is not valid."""
+        last = self._files.kept_configuration() if kept else None
+        files = last[0] if last else self._files.read_configuration()
+        configuration = read_tree(files)
+        self._check_cores(configuration)
+        contents = {
+            name: last[1].get(name, {}) if last else self._files.read_appliance_files(name)
+            for name in configuration.appliances
+        }
+        return Gathered(files, configuration, contents)
+
+    def plan(self, gathered: Gathered, previous: Assignments) -> tuple[HostPlan, tuple[str, ...]]:
+        """The plan, and what appliances ask for in vain."""
+        problems: list[str] = []
+        inputs = {
+            name: self._inputs(appliance, gathered.contents[name], problems)
+            for name, appliance in gathered.configuration.appliances.items()
+        }
+        plan = plan_host(
+            gathered.configuration,
+            inputs,
+            host=self._facts,
+            previous=previous,
+            runtime_digest=self._files.runtime_digest,
+        )
+        self._check_volumes(plan)
+        return plan, tuple(problems)
+
+    def with_image(self, plan: AppliancePlan, image: Image) -> AppliancePlan:
+        """The plan of an appliance as it would be with another image."""
+        return plan_appliance(
+            plan.appliance,
+            replace(plan.inputs, image=image, refusal=self._files.why_unfit(plan.appliance.kernel)),
+            plan.ports,
+            core=plan.core,
+            host=self._facts,
+            runtime_digest=self._files.runtime_digest,
+        )
+
+    def check_with(self, plan: AppliancePlan, image: Image) -> CheckPlan:
+        """How to lint the configuration of an appliance with the check of an image."""
+        return plan_check(plan, image, host=self._facts, runtime_digest=self._files.runtime_digest)
+
+    def keep_configuration(self, gathered: Gathered) -> None:
+        """Keep a configuration that was found valid."""
+        keep_quietly(partial(self._files.keep_configuration, gathered.files, gathered.contents))
+
+    def keep_state(self, name: str, plan: AppliancePlan) -> None:
+        """Keep what follows from a plan that was brought about, for an appliance of which no swap is under
+        way.
+
+        A state whose file cannot be read was a problem already, and is left as it is.
+        """
+        keep_quietly(partial(self._keep_state, name, plan))
+
+    def _keep_state(self, name: str, plan: AppliancePlan) -> None:
+        """A choice counts until `image:` changes; whoever uses the data volume writes its own format."""
+        state = after = self._states.read(name)
+        if state.wanted != str(plan.appliance.image):
+            after = replace(after, image=None, wanted="")
+        if plan.data_bytes and plan.can_start and plan.image and plan.image.manifest.data:
+            after = replace(after, data_format=plan.image.manifest.data.format)
+        if after != state:
+            self._states.write(name, after)
+
+    def clear_failures(self, gathered: Gathered) -> None:
+        """Let appliances start again whose swap could not be undone: somebody has looked after them."""
+        for name in gathered.configuration.appliances:
+            keep_quietly(partial(self._clear_failure, name))
+
+    def _clear_failure(self, name: str) -> None:
+        state = self._states.read(name)
+        if state.failure:
+            self._states.write(name, replace(state, failure=""))
+
+    def _inputs(
+        self, appliance: Appliance, configuration: Mapping[str, bytes], problems: list[str]
+    ) -> GuestInputs:
+        state, lost = self._state(appliance.name)
+        image, missing = self._find_image(appliance, state)
+        unfit = self._files.why_unfit(appliance.kernel) or lost or state.failure
+        unfit = unfit or (why_unreadable(image.manifest, state.data_format) if image else "")
+        if missing or unfit:
+            problems.append(f"{appliance.name}: {missing or unfit}")
+        return GuestInputs(
+            image=image,
+            refusal=unfit or ("" if image else missing),
+            configuration=configuration,
+            local_time=self._local_time(appliance),
+            data_volume=self._files.data_volume(appliance.name),
+        )
+
+    def _state(self, appliance: str) -> tuple[ApplianceState, str]:
+        try:
+            return self._states.read(appliance), ""
+        except ApplianceError as error:
+            return ApplianceState(), str(error)
+
+    def _find_image(self, appliance: Appliance, state: ApplianceState) -> tuple[Image | None, str]:
+        """The image it was swapped to, or has, as long as its reference may mean that one; else the newest
+        that it may mean.
+
+        Where there is none it keeps what it has, if anything; the second value then says what is missing.
+        """
+        current = self._current_image(appliance)
+        if state.image and state.wanted == str(appliance.image):
+            return self._chosen_image(state, current)
+        if current and current.matches(appliance.image):
+            return current, ""
+        try:
+            return self._images.resolve(appliance.image), ""
+        except ImageError as error:
+            return current, str(error)
+
+    def _chosen_image(self, state: ApplianceState, current: Image | None) -> tuple[Image | None, str]:
+        try:
+            return (self._images.get(state.image) if state.image else current), ""
+        except ImageError as error:
+            return None, str(error)
+
+    def _current_image(self, appliance: Appliance) -> Image | None:
+        digest = self._files.current_image(appliance.name)
+        try:
+            return self._images.get(digest) if digest else None
+        except ImageError as error:
+            _log.warning("%s: %s", appliance.name, error)
+            return None
+
+    def _local_time(self, appliance: Appliance) -> bytes:
+        content = self._files.read_time_zone(appliance.time_zone or self._facts.time_zone)
+        if content is None and appliance.time_zone:
+            raise _refused(appliance.name, f"timezone: there is no time zone {appliance.time_zone}")
+        return content or b""
+
+    def _check_cores(self, configuration: Configuration) -> None:
+        for core in configuration.agent.cores:
+            if core not in self._facts.cores:
+                there = ", ".join(map(str, self._facts.cores))
+                raise _refused("agent", f"cores: this host has no core {core}; it has {there}")
+
+    def _check_volumes(self, plan: HostPlan) -> None:
+        for name, appliance in plan.appliances.items():
+            if appliance.appliance.data_bytes and self._files.would_shrink(appliance):
+                raise _refused(
+                    name, "data: the volume is larger already; making it smaller is not supported"
+                )
+
+
+def keep_quietly(write: Callable[[], object]) -> None:
+    """Write what only helps at the next start: a full disk must not keep appliances from running now."""
+    try:
+        write()
+    except HostError as error:
+        _log.warning("%s, ignoring", error)
+
+
+def _refused(appliance: str, message: str) -> ConfigurationError:
+    return ConfigurationError([Finding(f"{appliance}.yaml", 0, 0, message)])

@@ -1,0 +1,315 @@
+"""Swaps: keeps the state machine of agent.plan.swap on disk, has agent.core.swap_steps take its steps, and
+takes up after a crash what was under way.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+
+from agent.core.operations import Operation, Operations, OperationState, now_us
+from agent.core.reconcile import Reconciler
+from agent.core.swap_steps import Job, Request, Steps, SwapError
+from agent.core.watch import Watch
+from agent.core.world import Files, Images, StateKeeper, Units, Volumes
+from agent.model.errors import ApplianceError, ImageError, Problem
+from agent.model.image import Image, ImageReference
+from agent.model.swap import ApplianceState, HistoryEntry, ImageTitle, Phase, Result, Swap
+from agent.plan.host import AppliancePlan
+from agent.plan.swap import Step, advance, begin, reads_back
+from agent.util.journal import Event, log_event
+
+_log = logging.getLogger(__name__)
+
+_EVENTS = {
+    Result.COMMITTED: Event.SWAP_COMMITTED,
+    Result.REFUSED: Event.SWAP_REFUSED,
+    Result.ROLLED_BACK: Event.SWAP_ROLLED_BACK,
+    Result.FAILED: Event.SWAP_FAILED,
+}
+_INTERRUPTED = "the agent was interrupted"
+
+
+class Swapper:
+    """Begins swaps, one for each appliance at a time."""
+
+    def __init__(
+        self,
+        *,
+        steps: Steps,
+        reconciler: Reconciler,
+        operations: Operations,
+        watch: Watch,
+        units: Units,
+        files: Files,
+        images: Images,
+        states: StateKeeper,
+        volumes: Volumes,
+    ) -> None:
+        self._steps = steps
+        self._reconciler = reconciler
+        self._operations = operations
+        self._watch = watch
+        self._units = units
+        self._files = files
+        self._images = images
+        self._states = states
+        self._volumes = volumes
+        self._run = reconciler.run
+
+    # --- beginning
+
+    async def swap(self, name: str, reference: ImageReference | None, request: Request) -> Operation:
+        """Begin to replace an appliance's image by the newest one that `reference` may mean; without one,
+        by the newest that its configuration may mean.
+
+        ApplianceError where there is no such appliance or image, it runs that image, or an operation is
+        under way.
+        """
+        plan = self._reconciler.plan_of(name)
+        image = await self._run(partial(self._images.resolve, reference or plan.appliance.image))
+        return await self._begin(name, image, request)
+
+    async def rollback(self, name: str, *, with_data: bool) -> Operation:
+        """Begin to go back to the image before the last swap; `with_data` also to the data volume of
+        then."""
+        plan = self._reconciler.plan_of(name)
+        entry = _last_committed(await self._read(name), plan.image)
+        if entry is None:
+            raise ApplianceError(f"{name}: there is no swap to go back from.", problem=Problem.NOT_FOUND)
+        if with_data and not entry.snapshot:
+            raise ApplianceError(
+                f"{name}: no snapshot of its data was made at that swap.",
+                problem=Problem.NOT_FOUND,
+                remedy="`appliancectl rollback` without --with-data keeps the data as it is.",
+            )
+        image = await self._run(partial(self._images.get, entry.old.digest))
+        restore = entry.snapshot if with_data else ""
+        return await self._begin(name, image, Request(kind="rollback", accept=True, restore=restore))
+
+    async def _begin(self, name: str, image: Image, request: Request) -> Operation:
+        old = self._reconciler.plan_of(name)
+        state = await self._read(name)
+        if old.image is None or not old.can_start:
+            raise ApplianceError(f"{name} has no image that could start.", problem=Problem.NOT_SUPPORTED)
+        if old.image.digest == image.digest:
+            raise ImageError(f"{name} has {image.manifest.title} already.", problem=Problem.ALREADY_EXISTS)
+        if request.automatic and (bad := state.quarantined(image.digest)):
+            raise ImageError(
+                f"{name}: {bad.image} is quarantined: {bad.reason}", problem=Problem.NOT_SUPPORTED
+            )
+        swap = Swap(
+            number=state.swaps + 1,
+            phase=Phase.PREPARE,
+            old=title_of(old.image),
+            new=title_of(image),
+            wanted=str(old.appliance.image),
+            running=self._watch.status(name).active_state in _RUNNING,
+            soak_s=old.appliance.update.soak_s,
+            started_at_us=now_us(),
+            automatic=request.automatic,
+            restore=request.restore,
+            old_format=state.data_format,
+            to_old_data=bool(request.restore) or not reads_back(old.image.manifest, image.manifest),
+        )
+        new = await self._steps.plan_with(old, title_of(image))
+
+        async def work(operation: Operation) -> OperationState:
+            job = Job(name, operation, request, begin(state, swap), old, new)
+            await self._persist(job)
+            await self._run(partial(self._files.link_next, name, image.digest))
+            return await self._carry_through(job)
+
+        return self._operations.begin(request.kind, name, work)
+
+    async def state(self, name: str) -> ApplianceState:
+        """What is remembered of an appliance; ApplianceError where there is none of that name."""
+        self._reconciler.plan_of(name)
+        return await self._read(name)
+
+    async def clear_quarantine(self, name: str, image: str) -> int:
+        """Let images be tried again by themselves; how many. `image` is a digest, '' for all.
+
+        ApplianceError where an operation is under way: it has the state in its hands.
+        """
+        state = await self.state(name)
+        if operation := self._operations.running(name):
+            raise ApplianceError(f"{name}: a {operation.kind} is under way.", problem=Problem.BUSY)
+        kept = tuple(entry for entry in state.quarantine if image and str(entry.image.digest) != image)
+        await self._run(partial(self._states.write, name, replace(state, quarantine=kept)))
+        return len(state.quarantine) - len(kept)
+
+    # --- after a crash
+
+    async def settle(self) -> None:
+        """Put right what must not be seen by anything that starts: called before the first plan is made.
+
+        A swap that had not switched is undone, and data that was to be restored is.
+        """
+        for name in await self._run(self._states.names):
+            try:
+                await self._settle(name)
+            except ApplianceError as error:
+                _log.error("%s: %s", name, error)
+
+    async def _settle(self, name: str) -> None:
+        state = await self._read(name)
+        swap = state.swap
+        if swap is None:
+            return
+        if swap.phase in {Phase.PREPARE, Phase.SWITCH}:
+            state = advance(
+                state, Step.FAILED, now_us=now_us(), reason=_INTERRUPTED, data_format=state.data_format
+            )
+        elif swap.phase is Phase.SOAK:
+            state = replace(state, swap=replace(swap, phase=Phase.TRIAL))
+        await self._run(partial(self._states.write, name, state))
+        if state.swap and state.swap.phase is Phase.ROLLBACK and state.swap.to_old_data:
+            await self._units.stop(name)
+            await self._run(partial(self._volumes.restore, name, state.swap.snapshot))
+        if state.swap is None:
+            self._report(name, state.history[-1])
+
+    async def resume(self) -> None:
+        """Take up every swap that is under way. Units are started: not while the agent itself is
+        starting."""
+        for name in list(self._reconciler.plan.appliances):
+            try:
+                await self._resume(name)
+            except ApplianceError as error:
+                _log.error("%s: the swap cannot be taken up: %s", name, error)
+
+    async def _resume(self, name: str) -> None:
+        state, plan = await self._read(name), self._reconciler.plan_of(name)
+        if state.swap is None:
+            await self._tidy(name, plan, state)
+            return
+        old = await self._steps.plan_with(plan, state.swap.old)
+        new = await self._steps.plan_with(plan, state.swap.new)
+
+        async def work(operation: Operation) -> OperationState:
+            return await self._carry_through(Job(name, operation, Request(), state, old, new))
+
+        self._operations.begin("swap", name, work)
+
+    # --- the machine
+
+    async def _carry_through(self, job: Job) -> OperationState:
+        """Take step after step until the swap has ended; how it did."""
+        try:
+            await self._take_steps(job)
+        finally:
+            if job.measurement:
+                job.measurement.stop()
+        entry = job.state.history[-1]
+        await self._end(job, entry)
+        job.operation.message = _sentence(entry)
+        if entry.result is Result.COMMITTED:
+            return OperationState.SUCCEEDED
+        cancelled = job.operation.cancel_requested and entry.result is not Result.FAILED
+        return OperationState.CANCELLED if cancelled else OperationState.FAILED
+
+    async def _take_steps(self, job: Job) -> None:
+        while (swap := job.state.swap) is not None:
+            phrase = _PHRASES[swap.phase].format(swap=swap)
+            self._operations.progress(job.operation, str(swap.phase), phrase)
+            try:
+                step = await self._steps.take(job)
+            except ApplianceError as error:
+                await self._fail(job, error)
+            else:
+                job.state = advance(job.state, step, now_us=now_us(), data_format=_format_of(job.new))
+                await self._persist(job)
+
+    async def _fail(self, job: Job, error: ApplianceError) -> None:
+        """Turn back; the old image writes what the data volume has from now on, if it gets it back."""
+        blame = isinstance(error, SwapError) and error.blame
+        restored = job.swap.to_old_data and job.swap.snapshot
+        written = job.swap.old_format if restored else job.state.data_format
+        job.state = advance(
+            job.state, Step.FAILED, now_us=now_us(), reason=str(error), blame=blame, data_format=written
+        )
+        await self._persist(job)
+
+    async def _end(self, job: Job, entry: HistoryEntry) -> None:
+        if entry.result is Result.FAILED:
+            await self._steps.give_up(job, entry)
+        self._report(job.name, entry)
+        await self._tidy(job.name, job.old, job.state)
+
+    async def _tidy(self, name: str, plan: AppliancePlan, state: ApplianceState) -> None:
+        """Keep the images and snapshots that one may go back to, and nothing else."""
+        kept = [entry for entry in state.history if entry.result is Result.COMMITTED][
+            -plan.appliance.update.keep :
+        ]
+        failed = state.history[-1:] if state.failure else ()
+        previous = [*(entry.new.digest for entry in failed), *(entry.old.digest for entry in reversed(kept))]
+
+        def tidy() -> None:
+            self._files.link_previous(name, previous)
+            self._files.link_next(name, None)
+            self._volumes.remove(name, but={entry.snapshot for entry in kept})
+
+        if state.history:
+            await self._run(tidy)
+
+    async def _read(self, name: str) -> ApplianceState:
+        return await self._run(partial(self._states.read, name))
+
+    async def _persist(self, job: Job) -> None:
+        await self._run(partial(self._states.write, job.name, job.state))
+
+    def _report(self, name: str, entry: HistoryEntry) -> None:
+        log_event(
+            _EVENTS[entry.result],
+            f"Appliance {name}: {_sentence(entry)}",
+            appliance=name,
+            image=entry.new.reference,
+            image_digest=str(entry.new.digest),
+            old_image=entry.old.reference,
+            old_image_digest=str(entry.old.digest),
+            operation=str(entry.number),
+            result=str(entry.result),
+            reason=entry.reason,
+            downtime_msec=str(round(entry.downtime_ms)) if entry.downtime_ms else "",
+        )
+
+
+_RUNNING = frozenset({"active", "activating", "reloading", "refreshing"})
+_PHRASES = {
+    Phase.PREPARE: "checking {swap.new.reference}",
+    Phase.SWITCH: "stopping {swap.old.reference}",
+    Phase.TRIAL: "starting {swap.new.reference}",
+    Phase.SOAK: "watching {swap.new.reference} for {swap.soak_s:g} s",
+    Phase.ROLLBACK: "going back to {swap.old.reference}: {swap.reason}",
+}
+
+
+def title_of(image: Image) -> ImageTitle:
+    """An image as history names it."""
+    return ImageTitle(image.digest, image.manifest.reference)
+
+
+def _format_of(plan: AppliancePlan) -> int:
+    data = plan.image.manifest.data if plan.image else None
+    return data.format if data else 0
+
+
+def _last_committed(state: ApplianceState, image: Image | None) -> HistoryEntry | None:
+    """The swap that led to the image it has."""
+    committed = (entry for entry in reversed(state.history) if entry.result is Result.COMMITTED)
+    return next((entry for entry in committed if image and entry.new.digest == image.digest), None)
+
+
+def _sentence(entry: HistoryEntry) -> str:
+    outage = f"; no answer for {entry.downtime_ms:.0f} ms" if entry.downtime_ms else ""
+    match entry.result:
+        case Result.COMMITTED:
+            return f"swapped from {entry.old.reference} to {entry.new.reference}{outage}."
+        case Result.REFUSED:
+            return f"stays with {entry.old.reference}, {entry.new.reference} was refused: {entry.reason}"
+        case Result.ROLLED_BACK:
+            return f"back to {entry.old.reference}, {entry.new.reference} failed: {entry.reason}"
+        case Result.FAILED:
+            return f"neither {entry.new.reference} nor {entry.old.reference} runs: {entry.reason}"

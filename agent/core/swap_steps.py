@@ -1,0 +1,318 @@
+"""The steps of a swap, one for each phase of agent.plan.swap. Each is safe to take twice.
+
+    prepare    everything that can be known while the old guest serves: role, formats, requests, lint
+    switch     stop, snapshot
+    trial      start, first answer
+    soak       watch
+    rollback   stop, old data if need be, start the old image
+
+A step returns what leads on, or raises: then the swap turns back. agent.core.swap keeps the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from agent.core.operations import Operation
+from agent.core.planner import Planner
+from agent.core.reconcile import Reconciler
+from agent.core.watch import Watch
+from agent.core.world import Files, Images, Measurement, Outside, Units, Volumes
+from agent.model.errors import ApplianceError, ImageError, Problem
+from agent.model.health import Health, HealthState
+from agent.model.image import Manifest
+from agent.model.swap import (
+    SWAP_PREFIX,
+    ApplianceState,
+    HistoryEntry,
+    ImageTitle,
+    Phase,
+    Snapshots,
+    Swap,
+)
+from agent.plan.dropin import START_MARGIN_S
+from agent.plan.host import AppliancePlan
+from agent.plan.launch import render_refusal
+from agent.plan.swap import Step, judge, why_unreadable
+
+_log = logging.getLogger(__name__)
+
+OUTSIDE_TRIES = 5
+OUTSIDE_PAUSE_S = 1.0
+"""A guest that is ready may still be unknown to its neighbours for a moment."""
+
+
+class SwapError(ApplianceError):
+    """A step failed; `blame` says whether that is the new image's fault."""
+
+    def __init__(self, message: str, *, blame: bool = False) -> None:
+        super().__init__(message)
+        self.blame = blame
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for. `accept` grants what the new image wants beyond the old one; `restore` names the
+    snapshot that is to become the data volume."""
+
+    kind: str = "swap"
+    accept: bool = False
+    automatic: bool = False
+    restore: str = ""
+
+
+@dataclass(slots=True)
+class Job:
+    """A swap under way: its state as it is on disk, and what was made for it."""
+
+    name: str
+    operation: Operation
+    request: Request
+    state: ApplianceState
+    old: AppliancePlan
+    new: AppliancePlan
+    measurement: Measurement | None = None
+
+    @property
+    def swap(self) -> Swap:
+        """The swap; there is one until it has ended."""
+        if self.state.swap is None:
+            raise LookupError(f"{self.name}: the swap has ended")
+        return self.state.swap
+
+
+class Steps:
+    """Takes the step of the phase in which a swap is."""
+
+    def __init__(
+        self,
+        *,
+        reconciler: Reconciler,
+        planner: Planner,
+        watch: Watch,
+        units: Units,
+        files: Files,
+        images: Images,
+        volumes: Volumes,
+        outside: Outside,
+    ) -> None:
+        self._reconciler = reconciler
+        self._planner = planner
+        self._watch = watch
+        self._units = units
+        self._files = files
+        self._images = images
+        self._volumes = volumes
+        self._outside = outside
+        self._run = reconciler.run
+        self._steps: dict[Phase, Callable[[Job], Awaitable[Step]]] = {
+            Phase.PREPARE: self._prepare,
+            Phase.SWITCH: self._switch,
+            Phase.TRIAL: self._try,
+            Phase.SOAK: self._soak,
+            Phase.ROLLBACK: self._roll_back,
+        }
+
+    async def take(self, job: Job) -> Step:
+        """The next step; ApplianceError where it fails."""
+        return await self._steps[job.swap.phase](job)
+
+    async def plan_with(self, plan: AppliancePlan, title: ImageTitle) -> AppliancePlan:
+        """A plan with another image; ImageError where that has left the store."""
+        image = await self._run(partial(self._images.get, title.digest))
+        return await self._run(partial(self._planner.with_image, plan, image))
+
+    async def _prepare(self, job: Job) -> Step:
+        """Find out what can be known beforehand."""
+        old, new = _manifest(job.old), _manifest(job.new)
+        appliance = job.old.appliance
+        verdict = judge(
+            old,
+            new,
+            data_format=job.swap.old_format if not job.request.restore else 0,
+            memory_bytes=appliance.memory_bytes,
+            snapshots=appliance.snapshots,
+        )
+        if verdict.refusals:
+            raise SwapError(f"{new.title} cannot stand in for {old.title}: {'; '.join(verdict.refusals)}")
+        if verdict.requests and not job.request.accept:
+            wishes = "; ".join(verdict.requests)
+            raise ApplianceError(
+                f"{new.title} asks for more than {old.title}: {wishes}.",
+                problem=Problem.ACCESS_DENIED,
+                remedy=f"`appliancectl swap --accept {job.name} {new.reference}` grants it.",
+            )
+        await self._check_configuration(job)
+        snapshot = f"{SWAP_PREFIX}{job.swap.number}" if await self._wants_snapshot(job) else ""
+        baseline = await self._outside.ask(job.old) if job.swap.running else ""
+        if baseline:
+            _log.warning("%s: did not answer from outside even before the swap: %s", job.name, baseline)
+        job.state = replace(job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline))
+        if job.operation.cancel_requested:
+            raise SwapError("cancelled")
+        return Step.PREPARED
+
+    async def _check_configuration(self, job: Job) -> None:
+        """Have the new image lint the configuration, in a guest of its own. It reads the image into the
+        page cache, too."""
+        image = job.new.image
+        if image is None or not (image.manifest.service.check or image.manifest.service.prepare):
+            return
+        plan = self._planner.check_with(job.new, image)
+        await self._run(partial(self._files.prepare_check, plan))
+        try:
+            status = await self._units.run(plan.instance)
+        finally:
+            await self._run(partial(self._files.remove_check, plan))
+        if status.result != "success":
+            raise SwapError(f"its check refuses the configuration: {status.status_text or status.result}")
+
+    async def _wants_snapshot(self, job: Job) -> bool:
+        kind = job.old.appliance.snapshots
+        if not job.old.data_bytes:
+            return False
+        if job.request.restore or kind is Snapshots.ALWAYS:
+            return True
+        if kind is Snapshots.NEVER:
+            return False
+        return job.swap.to_old_data or await self._run(partial(self._volumes.can_share, job.name))
+
+    async def _switch(self, job: Job) -> Step:
+        """Stop the old guest and keep its data as they are."""
+        # The configuration may have been applied anew meanwhile.
+        job.old = self._reconciler.plan_of(job.name)
+        job.new = await self.plan_with(job.old, job.swap.new)
+        await self._reconciler.stage(job.new)
+        if job.swap.running:
+            job.measurement = self._outside.measure(job.old)
+        await self._units.stop(job.name)
+        if job.request.restore:
+            await self._run(
+                partial(self._volumes.exchange, job.name, job.swap.snapshot, job.request.restore)
+            )
+        elif job.swap.snapshot:
+            await self._run(partial(self._volumes.take, job.name, job.swap.snapshot))
+        if not job.swap.running:
+            await self._reconciler.put(job.new)
+        return Step.SWITCHED
+
+    async def _try(self, job: Job) -> Step:
+        """Start the new image, and ask it."""
+        await self._reconciler.put(job.new)
+        await self._start(job, job.new)
+        if not job.swap.baseline:
+            await self._ask(job)
+        await self._measured(job)
+        return Step.READY
+
+    async def _soak(self, job: Job) -> Step:
+        """Watch the new image for a while."""
+        await self._observe(job, _is_bad, timeout_s=job.swap.soak_s)
+        return Step.SOAKED
+
+    async def _roll_back(self, job: Job) -> Step:
+        """Bring the old image back, with its old data where it could not go on with the new ones."""
+        await self._units.stop(job.name)
+        if job.swap.to_old_data and job.swap.snapshot:
+            await self._run(partial(self._volumes.restore, job.name, job.swap.snapshot))
+        if unreadable := why_unreadable(_manifest(job.old), job.state.data_format):
+            raise SwapError(unreadable)
+        await self._reconciler.put(job.old)
+        if job.swap.running:
+            await self._units.forget_failure(job.name)
+            await self._units.start(job.name)
+        await self._measured(job)
+        return Step.RESTORED
+
+    async def give_up(self, job: Job, entry: HistoryEntry) -> None:
+        """Leave the unit failed, and not in an endless loop of attempts: neither image runs."""
+        await self._units.stop(job.name)
+        refusal = render_refusal(f"{entry.reason} (`appliancectl apply` tries {entry.old.reference} again)")
+        await self._run(partial(self._files.refuse, job.name, refusal))
+        try:
+            await self._units.start(job.name)
+        except ApplianceError:
+            return  # as intended
+        _log.error("%s: was started although it should not", job.name)
+
+    # --- parts of them
+
+    async def _start(self, job: Job, plan: AppliancePlan) -> None:
+        """Have the guest run by its plan, and healthy."""
+        await self._units.forget_failure(job.name)
+        if self._reconciler.restart_pending(job.name):
+            await self._units.stop(job.name)
+        try:
+            await self._units.start(job.name)
+        except ApplianceError as error:
+            health = await self._look(job.name)
+            blame = health.health is not Health.STOPPED
+            raise SwapError(health.reason or str(error), blame=blame) from error
+        await self._look(job.name)
+        timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
+        await self._observe(job, lambda health: _is_bad(health) or _is_good(health), timeout_s=timeout_s)
+
+    async def _look(self, name: str) -> HealthState:
+        """How it is now, even if a signal of that is still under way."""
+        self._watch.update(name, await self._units.watch(name))
+        return self._watch.health(name)
+
+    async def _observe(
+        self, job: Job, condition: Callable[[HealthState], bool], *, timeout_s: float
+    ) -> None:
+        """Until the time is over or the condition holds; SwapError where the appliance is not well then."""
+        observed = asyncio.ensure_future(self._watch.until(job.name, condition))
+        cancelled = asyncio.ensure_future(job.operation.cancelled())
+        try:
+            await asyncio.wait({observed, cancelled}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            health = observed.result() if observed.done() else self._watch.health(job.name)
+        finally:
+            for future in (observed, cancelled):
+                future.cancel()
+        if job.operation.cancel_requested:
+            raise SwapError("cancelled")
+        if health.health is Health.STOPPED:
+            raise SwapError("it was stopped before it had proven itself")
+        if not _is_good(health):
+            raise SwapError(health.reason or f"it is {health.health}", blame=True)
+
+    async def _ask(self, job: Job) -> None:
+        """Ask from outside, until there is an answer or enough is enough."""
+        why = ""
+        for number in range(OUTSIDE_TRIES):
+            if number:
+                await asyncio.sleep(OUTSIDE_PAUSE_S)
+            why = await self._outside.ask(job.new)
+            if not why:
+                return
+        raise SwapError(f"it does not answer from outside: {why}", blame=True)
+
+    async def _measured(self, job: Job) -> None:
+        if job.measurement is None:
+            return
+        measurement, job.measurement = job.measurement, None
+        gap_ms = await asyncio.get_running_loop().run_in_executor(None, measurement.stop)
+        job.state = replace(job.state, swap=replace(job.swap, downtime_ms=round(gap_ms or 0.0, 1)))
+
+
+def _manifest(plan: AppliancePlan) -> Manifest:
+    if plan.image is None:
+        raise ImageError(f"{plan.appliance.name} has no image.", problem=Problem.NOT_FOUND)
+    return plan.image.manifest
+
+
+def _format_of(plan: AppliancePlan) -> int:
+    data = plan.image.manifest.data if plan.image else None
+    return data.format if data else 0
+
+
+def _is_bad(health: HealthState) -> bool:
+    return health.health in {Health.FAILED, Health.DEGRADED, Health.STOPPED}
+
+
+def _is_good(health: HealthState) -> bool:
+    return health.health is Health.HEALTHY
