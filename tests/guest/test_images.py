@@ -16,9 +16,15 @@ from agent.image.build import build
 from agent.model.appliance import Appliance, Isolation
 from agent.model.image import Image, ImageReference
 from agent.plan.guest import boot_text
-from tests.guest.uml import Boot, Guest
+from tests.guest.uml import SHELL, Boot, Guest, Options
 
 RECIPES = Path(__file__).parents[2] / "conf/images"
+DNS = ("dns-nsd", "dns-knot")
+WEB = ("web-nginx", "web-lighttpd")
+each_image = pytest.mark.parametrize("name", [*DNS, *WEB])
+each_dns = pytest.mark.parametrize("name", DNS)
+each_web = pytest.mark.parametrize("name", WEB)
+
 ZONE = b"""\
 $TTL 300
 @ IN SOA ns hostmaster 1 3600 600 86400 300
@@ -26,6 +32,45 @@ $TTL 300
 ns IN A 192.0.2.53
 www IN A 192.0.2.80
 """
+MORE_RECORDS = b"""\
+@ IN MX 10 mail
+@ IN TXT "v=spf1 -all"
+ns IN AAAA 2001:db8::53
+alias IN CNAME www
+*.any IN A 192.0.2.99
+sub IN NS ns.elsewhere.test.
+$INCLUDE /run/appliance/config/zones/more.inc
+"""
+QUESTIONS = (
+    *(("example.test", kind) for kind in ("soa", "ns", "mx", "txt", "a")),
+    ("www.example.test", "a"),
+    ("ns.example.test", "aaaa"),
+    ("alias.example.test", "a"),
+    ("one.any.example.test", "a"),
+    ("under.sub.example.test", "a"),
+    ("included.example.test", "a"),
+    ("none.example.test", "a"),
+    ("bad.test", "soa"),
+    ("elsewhere.test", "soa"),
+    ("192.0.2.80", "ptr"),
+)
+ASK_FOR_WWW = ("/run/appliance/bin/nslookup", "-type=a", "www.example.test", "127.0.0.1")
+
+# Readable to nobody but the user that both web servers run as.
+WRITE_SITE = """\
+cd /data/htdocs; for file in page.html style.css data.unheard-of; do echo "This is $file" >$file; done; \
+chown -R www-data: .; chmod -R go= ."""
+READ_SITE = """\
+for file in '' page.html style.css data.unheard-of none.html; \
+do wget -S -O - http://127.0.0.1/$file 2>&1 | grep -E 'HTTP/|Content-Type|This is|It works'; done"""
+
+PASSWORD_CONF = b"""\
+server.modules += ("mod_auth", "mod_authn_file")
+auth.backend = "plain"
+auth.backend.plain.userfile = "/run/appliance/config/passwords"
+auth.require = ("/" => ("method" => "basic", "realm" => "site", "require" => "valid-user"))
+"""
+
 MAXIMUM_SIZE_BYTES = 15 << 20
 
 
@@ -61,7 +106,7 @@ def shipped(packages_cache: None, build_directory: Path) -> Callable[[str], Imag
 def start(
     boot: Boot, image: Image, *, config: dict[str, bytes] | None = None, data: Path | None = None
 ) -> Guest:
-    """The image as the agent would start it, without a network."""
+    """The image as the agent would start it, with the memory it asks for and without a network."""
     appliance = Appliance(
         name="guest",
         image=ImageReference(digest=image.digest),
@@ -73,15 +118,32 @@ def start(
         kernel="",
         time_zone="",
     )
-    boot_plan = boot_text(appliance, image.manifest, (), ())
+    options: Options = {
+        "image": Path(image.path),
+        "config": config or {},
+        "arguments": [f"mem={appliance.memory_bytes >> 10}K"],
+    }
     if data:
-        return boot(boot_plan, image=Path(image.path), config=config or {}, data=data)
-    return boot(boot_plan, image=Path(image.path), config=config or {})
+        options["data"] = data
+    return boot(boot_text(appliance, image.manifest, (), ()), **options)
 
 
 def with_health(image: Image, *command: str) -> Image:
     """The image with another health check: what it needs to hear from its own service."""
     return replace(image, manifest=replace(image.manifest, health=command))
+
+
+def telling(image: Image, script: str) -> Image:
+    """The image with a script for the runtime's shell as its health check: what that writes can be heard."""
+    return with_health(image, SHELL, "-c", f"{{ {script}; echo END; }} 2>&1 | logger -t heard")
+
+
+def hear(guest: Guest) -> list[str]:
+    """What the script of telling() wrote the first time. The guest is stopped then."""
+    guest.wait_text("heard: END")
+    assert guest.stop() == 0
+    lines = [line.split("heard: ", 1)[1] for line in guest.lines if "heard: " in line]
+    return lines[: lines.index("END")]
 
 
 def assert_serves(guest: Guest) -> None:
@@ -92,36 +154,38 @@ def assert_serves(guest: Guest) -> None:
     assert guest.stop() == 0
 
 
-@pytest.mark.parametrize("name", ["dns-nsd", "web-nginx"])
+@each_image
 def test_small(shipped: Callable[[str], Image], name: str) -> None:
     assert shipped(name).size_bytes < MAXIMUM_SIZE_BYTES
 
 
+@each_image
 def test_built_again_it_is_the_same(
-    shipped: Callable[[str], Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Callable[[str], Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     umask = os.umask(0o077)
     try:
-        again = build_recipe("dns-nsd", tmp_path / "elsewhere")
+        again = build_recipe(name, tmp_path / "elsewhere")
     finally:
         os.umask(umask)
-    assert hashlib.sha256(again.read_bytes()).hexdigest() == shipped("dns-nsd").digest.hex
+    assert hashlib.sha256(again.read_bytes()).hexdigest() == shipped(name).digest.hex
 
 
-def test_dns(shipped: Callable[[str], Image], boot: Boot) -> None:
-    assert_serves(start(boot, shipped("dns-nsd"), config={"zones/example.test.zone": ZONE}))
+@each_dns
+def test_dns(shipped: Callable[[str], Image], boot: Boot, name: str) -> None:
+    assert_serves(start(boot, shipped(name), config={"zones/example.test.zone": ZONE}))
 
 
-def test_dns_answers_for_its_zones(shipped: Callable[[str], Image], boot: Boot) -> None:
-    asking = with_health(
-        shipped("dns-nsd"), "/run/appliance/bin/nslookup", "-type=a", "www.example.test", "127.0.0.1"
-    )
+@each_dns
+def test_dns_answers_for_its_zones(shipped: Callable[[str], Image], boot: Boot, name: str) -> None:
+    asking = with_health(shipped(name), *ASK_FOR_WWW)
     assert_serves(start(boot, asking, config={"zones/example.test.zone": ZONE}))
 
 
-def test_dns_without_zones(shipped: Callable[[str], Image], boot: Boot) -> None:
-    guest = start(boot, shipped("dns-nsd"))
+@each_dns
+def test_dns_without_zones(shipped: Callable[[str], Image], boot: Boot, name: str) -> None:
+    guest = start(boot, shipped(name))
     assert_serves(guest)
     assert (
         "<4>No zone files in the configuration's zones directory; every query will be refused."
@@ -129,50 +193,126 @@ def test_dns_without_zones(shipped: Callable[[str], Image], boot: Boot) -> None:
     )
 
 
-def test_dns_serves_the_other_zones_when_one_is_wrong(shipped: Callable[[str], Image], boot: Boot) -> None:
-    asking = with_health(
-        shipped("dns-nsd"), "/run/appliance/bin/nslookup", "-type=a", "www.example.test", "127.0.0.1"
-    )
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("dns-nsd", "zones/bad.test.zone:6: "),
+        ("dns-knot", "zones/bad.test.zone', line 6 "),
+    ],
+)
+def test_dns_serves_the_other_zones_when_one_is_wrong(
+    shipped: Callable[[str], Image], boot: Boot, name: str, place: str
+) -> None:
     zones = {"zones/example.test.zone": ZONE, "zones/bad.test.zone": ZONE + b"x IN BLAH y\n"}
-    guest = start(boot, asking, config=zones)
-    guest.wait_text("zones/bad.test.zone:6: ")
+    guest = start(boot, with_health(shipped(name), *ASK_FOR_WWW), config=zones)
+    guest.wait_text(place)
     assert_serves(guest)
 
 
-def test_dns_refuses_a_zone_file_that_names_no_zone(shipped: Callable[[str], Image], boot: Boot) -> None:
-    guest = start(boot, shipped("dns-nsd"), config={'zones/a".zone': ZONE})
+@each_dns
+def test_dns_refuses_a_zone_file_that_names_no_zone(
+    shipped: Callable[[str], Image], boot: Boot, name: str
+) -> None:
+    guest = start(boot, shipped(name), config={'zones/a".zone': ZONE})
     assert guest.wait_end() == 85
     assert "the file name is not the name of a zone" in guest.text
 
 
-def test_dns_checks_what_the_administrator_added(shipped: Callable[[str], Image], boot: Boot) -> None:
-    good = start(boot, shipped("dns-nsd"), config={"nsd/more.conf": b"server:\n  rrl-ratelimit: 200\n"})
-    good.wait_ready()
-    bad = start(boot, shipped("dns-nsd"), config={"nsd/more.conf": b"server:\n  no-such-option: 200\n"})
-    assert bad.wait_end() == 86
-    assert "nsd/more.conf:2: " in bad.text
-
-
-def test_web(shipped: Callable[[str], Image], boot: Boot, data: Path) -> None:
-    assert_serves(start(boot, shipped("web-nginx"), data=data))
-
-
-def test_web_serves_the_site_on_the_data_volume(
-    shipped: Callable[[str], Image], boot: Boot, data: Path
+@pytest.mark.parametrize(
+    ("name", "path", "good", "bad", "reason"),
+    [
+        (
+            "dns-nsd",
+            "nsd/more.conf",
+            b"server:\n  rrl-ratelimit: 200\n",
+            b"server:\n  no-such-option: 200\n",
+            "nsd/more.conf:2: ",
+        ),
+        (
+            "dns-knot",
+            "knot/more.conf",
+            b"server:\n  udp-max-payload: 1400\n",
+            b"server:\n  no-such-option: 200\n",
+            "knot/more.conf', line 2, item 'no-such-option'",
+        ),
+    ],
+)
+def test_dns_checks_what_the_administrator_added(
+    shipped: Callable[[str], Image], boot: Boot, name: str, path: str, good: bytes, bad: bytes, reason: str
 ) -> None:
-    first = start(boot, shipped("web-nginx"), data=data)
-    assert_serves(first)
-    asking = with_health(
-        shipped("web-nginx"), "/run/appliance/bin/wget", "-q", "-O", "-", "http://127.0.0.1/"
+    start(boot, shipped(name), config={path: good}).wait_ready()
+    guest = start(boot, shipped(name), config={path: bad})
+    assert guest.wait_end() == 86
+    assert reason in guest.text
+
+
+def test_dns_answers_are_the_same_from_each(shipped: Callable[[str], Image], boot: Boot) -> None:
+    zones = {
+        "zones/example.test.zone": ZONE + MORE_RECORDS,
+        "zones/more.inc": b"included IN A 192.0.2.7\n",
+        "zones/0.2.192.in-addr.arpa.zone": ZONE + b"80 IN PTR www.example.test.\n",
+        "zones/bad.test.zone": ZONE + b"x IN BLAH y\n",
+    }
+    script = "; ".join(f"nslookup -type={kind} {name} 127.0.0.1" for name, kind in QUESTIONS)
+    answers = {name: hear(start(boot, telling(shipped(name), script), config=zones)) for name in DNS}
+    assert {"Address: 192.0.2.7", "** server can't find bad.test: SERVFAIL"} <= set(answers["dns-nsd"])
+    assert answers["dns-knot"] == answers["dns-nsd"]
+
+
+@each_web
+def test_web(shipped: Callable[[str], Image], boot: Boot, data: Path, name: str) -> None:
+    assert_serves(start(boot, shipped(name), data=data))
+
+
+@each_web
+def test_web_serves_the_site_on_the_data_volume(
+    shipped: Callable[[str], Image], boot: Boot, data: Path, name: str
+) -> None:
+    assert_serves(start(boot, shipped(name), data=data))
+    again = start(
+        boot,
+        with_health(shipped(name), "/run/appliance/bin/wget", "-q", "-O", "-", "http://127.0.0.1/"),
+        data=data,
     )
-    again = start(boot, asking, data=data)
     again.wait_text('"GET / HTTP/1.1" 200')
     assert_serves(again)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("web-nginx", 'unknown directive "no_such_option" in /run/appliance/config/more.conf:1'),
+        ("web-lighttpd", "source: /run/appliance/config/more.conf line: 1 "),
+    ],
+)
 def test_web_checks_what_the_administrator_added(
+    shipped: Callable[[str], Image], boot: Boot, data: Path, name: str, reason: str
+) -> None:
+    guest = start(boot, shipped(name), config={"more.conf": b"no_such_option on;\n"}, data=data)
+    assert guest.wait_end() == 86
+    assert reason in guest.text
+
+
+def test_web_lighttpd_is_not_started_with_an_option_it_would_ignore(
     shipped: Callable[[str], Image], boot: Boot, data: Path
 ) -> None:
-    guest = start(boot, shipped("web-nginx"), config={"more.conf": b"no_such_option on;\n"}, data=data)
+    config = {"more.conf": b'server.no-such-option = "on"\n'}
+    guest = start(boot, shipped("web-lighttpd"), config=config, data=data)
     assert guest.wait_end() == 86
-    assert 'unknown directive "no_such_option" in /run/appliance/config/more.conf:1' in guest.text
+    assert "unknown config-key: server.no-such-option" in guest.statuses[-1]
+
+
+def test_web_lighttpd_is_healthy_where_the_site_needs_a_password(
+    shipped: Callable[[str], Image], boot: Boot, data: Path
+) -> None:
+    assert_serves(start(boot, shipped("web-lighttpd"), config={"password.conf": PASSWORD_CONF}, data=data))
+
+
+@pytest.mark.parametrize(("first", "second"), [WEB, WEB[::-1]])
+def test_web_sites_move_between_images(
+    shipped: Callable[[str], Image], boot: Boot, data: Path, first: str, second: str
+) -> None:
+    before = hear(start(boot, telling(shipped(first), f"{WRITE_SITE}; {READ_SITE}"), data=data))
+    after = hear(start(boot, telling(shipped(second), READ_SITE), data=data))
+    assert {"This is page.html", "This is style.css", "This is data.unheard-of"} <= set(before)
+    assert after == before
