@@ -10,8 +10,8 @@ import pytest
 
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
-from agent.dbus.operation import OperationFace
 from agent.dbus.objects import Interface
+from agent.dbus.operation import OperationFace
 from agent.model.errors import Problem
 
 FOLDER = Path(__file__).parents[3] / "agent/dbus"
