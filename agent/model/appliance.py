@@ -8,6 +8,7 @@ from enum import StrEnum
 from agent.model.image import ImageReference
 from agent.model.names import unit_of, user_of
 from agent.model.network import Attachment
+from agent.model.probe import Probe
 
 KERNEL = "/usr/lib/appliance/linux"
 """The guest kernel of the package appliance-kernel."""
@@ -23,7 +24,9 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Appliance:
-    """`/etc/appliance/appliances/NAME.yaml`. Sizes of 0 mean: what the image requests, or no data volume."""
+    """`/etc/appliance/appliances/NAME.yaml`. Sizes of 0 mean: what the image requests, or no data volume.
+
+    `probes` of None are those of the image."""
 
     name: str
     image: ImageReference
@@ -34,6 +37,7 @@ class Appliance:
     isolation: Isolation
     kernel: str
     time_zone: str
+    probes: tuple[Probe, ...] | None = None
 
     @property
     def unit(self) -> str:
