@@ -15,11 +15,13 @@ import sys
 
 from agent import __version__
 from agent.core.agent import Agent
+from agent.core.prober import Prober, target_of
 from agent.core.reconcile import Reconciler
 from agent.core.watch import Watch
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import ROOT, Objects
+from agent.host import probes
 from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
 from agent.host.facts import read_facts
@@ -54,6 +56,7 @@ class Daemon:
         self._netlink = Netlink()
         self._units = Systemd(bus)
         self._watch = Watch(self._on_change)
+        self._prober = Prober(probes, self._watch.judge)
         self._reconciler = Reconciler(
             facts=read_facts(paths.root),
             files=ApplianceFiles(paths),
@@ -83,6 +86,7 @@ class Daemon:
             notify(False, "STOPPING=1")  # noqa: FBT003
             loop.remove_reader(self._monitor.fileno())
             self._monitor.close()
+            self._prober.close()
             self._reconciler.close()
             self._netlink.close()
 
@@ -95,6 +99,7 @@ class Daemon:
                 self._bus.wait_closed(),
                 self._feed_watchdog(),
                 self._restore_links(),
+                self._prober.run(),
             )
         ]
         try:
@@ -125,17 +130,25 @@ class Daemon:
         self._links_changed.set()
 
     def _on_change(self, appliance: str) -> None:
+        self._probe(appliance)
         self._objects.refresh(path_of(appliance))
         notify(False, self._status_line())  # noqa: FBT003
+
+    def _probe(self, appliance: str) -> None:
+        """Ask it what is to be asked of it now."""
+        view = self._agent.view(appliance)
+        self._prober.follow(appliance, target_of(view.plan, view.status))
 
     def _show_appliances(self) -> None:
         """Objects for exactly the appliances there are."""
         wanted = set(self._agent.appliances())
         for name in sorted(self._shown - wanted):
+            self._prober.follow(name, None)
             self._objects.remove(path_of(name))
         for name in sorted(wanted - self._shown):
             self._objects.add(ApplianceFace(self._agent, name))
         for name in sorted(wanted & self._shown):
+            self._probe(name)
             self._objects.refresh(path_of(name))
         self._shown = wanted
         self._objects.refresh(ROOT)
