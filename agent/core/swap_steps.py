@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from agent.core.health import FROM_OUTSIDE
 from agent.core.operations import Operation
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
@@ -211,7 +212,7 @@ class Steps:
 
     async def _soak(self, job: Job) -> Step:
         """Watch the new image for a while."""
-        await self._observe(job, _is_bad, timeout_s=job.swap.soak_s)
+        await self._observe(job, partial(_is_bad, job.swap), timeout_s=job.swap.soak_s)
         return Step.SOAKED
 
     async def _roll_back(self, job: Job) -> Step:
@@ -254,7 +255,7 @@ class Steps:
             raise SwapError(health.reason or str(error), blame=blame) from error
         await self._look(job.name)
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
-        await self._observe(job, lambda health: _is_bad(health) or _is_good(health), timeout_s=timeout_s)
+        await self._observe(job, _is_settled, timeout_s=timeout_s)
 
     async def _look(self, name: str) -> HealthState:
         """How it is now, even if a signal of that is still under way."""
@@ -277,7 +278,7 @@ class Steps:
             raise SwapError("cancelled")
         if health.health is Health.STOPPED:
             raise SwapError("it was stopped before it had proven itself")
-        if not _is_good(health):
+        if not _is_good(job.swap, health):
             raise SwapError(health.reason or f"it is {health.health}", blame=True)
 
     async def _ask(self, job: Job) -> None:
@@ -305,14 +306,16 @@ def _manifest(plan: AppliancePlan) -> Manifest:
     return plan.image.manifest
 
 
-def _format_of(plan: AppliancePlan) -> int:
-    data = plan.image.manifest.data if plan.image else None
-    return data.format if data else 0
+def _is_good(swap: Swap, health: HealthState) -> bool:
+    """Whether the guest is well. What did not answer from outside before the swap need not
+    do so after it."""
+    excused = bool(swap.baseline) and health.reason.startswith(FROM_OUTSIDE)
+    return health.health is Health.HEALTHY or (health.health is Health.DEGRADED and excused)
 
 
-def _is_bad(health: HealthState) -> bool:
-    return health.health in {Health.FAILED, Health.DEGRADED, Health.STOPPED}
+def _is_bad(swap: Swap, health: HealthState) -> bool:
+    return health.health is not Health.STARTING and not _is_good(swap, health)
 
 
-def _is_good(health: HealthState) -> bool:
-    return health.health is Health.HEALTHY
+def _is_settled(health: HealthState) -> bool:
+    return health.health is not Health.STARTING
