@@ -129,6 +129,8 @@ class Steps:
 
     async def _prepare(self, job: Job) -> Step:
         """Find out what can be known beforehand."""
+        # Hashing reads the image into the page cache, where its first start finds it.
+        await self._run(partial(self._images.prove, job.swap.new.digest))
         old, new = _manifest(job.old), _manifest(job.new)
         appliance = job.old.appliance
         verdict = judge(

@@ -75,6 +75,9 @@ class Images(Protocol):
     def get(self, digest: Digest) -> Image:
         """One image; ImageError where it is not there."""
 
+    def prove(self, digest: Digest) -> Image:
+        """The image after hashing it; ImageError where it is not what its digest says."""
+
     def resolve(self, reference: ImageReference) -> Image:
         """The newest image that `reference` may mean; ImageError where there is none."""
 

@@ -157,6 +157,9 @@ class FakeImages:
     def get(self, digest: Digest) -> Image:
         return self.resolve(ImageReference(digest=digest))
 
+    def prove(self, digest: Digest) -> Image:
+        return self.get(digest)
+
     def resolve(self, reference: ImageReference) -> Image:
         found = [image for image in self.images if image.matches(reference)]
         if not found:
