@@ -17,8 +17,9 @@ _CGI = {
     "exit": "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$PPID/status)",
     "panic": "echo c >/proc/sysrq-trigger",
     "unhealthy": "touch /tmp/unhealthy",
-    # For a while nobody is heard; what runs in the guest does not notice.
-    "deaf": "setsid sh -c 'ip link set vec0 down; sleep 20; ip link set vec0 up' <&- >/dev/null 2>&1 &",
+    # For a while it has no address, and what runs in it does not notice.
+    "away": "setsid sh -c 'ip address del $0 dev vec0; sleep 20; ip address add $0 dev vec0' 10.88.0.80/24"
+    " <&- >/dev/null 2>&1 &",
     "healthy": "rm -f /tmp/unhealthy",
     "count": "n=$(cat /data/count 2>/dev/null); echo $((n + 1)) >/data/count; sync; cat /data/count",
     "size": "df -k /data | tail -n 1",

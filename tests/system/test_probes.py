@@ -37,14 +37,16 @@ def test_guest_that_is_well_and_answers_nobody(host: Host, web: str) -> None:
     stays_healthy(host, web)
     cursor = host.cursor()
     before = host.unit(web, "MainPID", "NRestarts")
-    fetch(host, "cgi-bin/deaf", check=False)
-    state = host.wait_health(web, "degraded")
-    assert state["reason"] == f"{OUTSIDE}no answer from 10.88.0.80 port 80/tcp within 2 s"
-    # The guest feeds its watchdog and is left alone; after 20 s it can hear again.
+    fetch(host, "cgi-bin/away", check=False)
+    reason = host.wait_health(web, "degraded")["reason"]
+    # Without an answer to its ARP requests the kernel may also say: no route to host.
+    assert reason.startswith(OUTSIDE)
+    assert "10.88.0.80 port 80/tcp" in reason
+    # The guest feeds its watchdog and is left alone; after 20 s it has its address again.
     host.wait_health(web, "healthy", timeout_s=60)
     assert host.unit(web, "MainPID", "NRestarts") == before
     told = [text for text in host.messages(web, since=cursor) if text.startswith("Appliance web ")]
-    assert told == [f"Appliance web is degraded: {state['reason']}.", "Appliance web is healthy."]
+    assert (told[0], told[-1]) == (f"Appliance web is degraded: {reason}.", "Appliance web is healthy.")
 
 
 def test_probe_changes_without_a_restart(host: Host, web: str) -> None:
