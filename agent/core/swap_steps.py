@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.core.health import FROM_OUTSIDE
+from agent.core.health import FROM_OUTSIDE, failure_reason
 from agent.core.operations import Operation
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
@@ -172,7 +172,7 @@ class Steps:
         finally:
             await self._run(partial(self._files.remove_check, plan))
         if status.result != "success":
-            raise SwapError(f"its check refuses the configuration: {status.status_text or status.result}")
+            raise SwapError(f"its check of the configuration failed: {failure_reason(status)}")
 
     async def _wants_snapshot(self, job: Job) -> bool:
         kind = job.old.appliance.snapshots

@@ -164,7 +164,7 @@ class ImageStore:
         return image
 
     def prove(self, digest: Digest) -> Image:
-        """The image after hashing it, and nothing else of what `verify` does: what the agent may do itself."""
+        """The image after hashing it, and nothing else of what `verify` does."""
         return self._prove(digest)[0]
 
     def _prove(self, digest: Digest) -> tuple[Image, str]:

@@ -21,7 +21,7 @@ WEB = """\
 image: misbehave:1
 network: {name: default, address: 10.88.0.80}
 data: 8M
-health: {interval: 400ms, probe: {http: {contains: misbehave}}}
+health: {interval: 400ms, probe: {http: {path: /}}}
 update: {soak: 1s}
 """
 LATE = (
@@ -33,7 +33,8 @@ BAD = (
     Kind(name="crashes", exec=CRASH),
     Kind(name="late", exec=LATE),
     Kind(name="never-ready", port=81),
-    Kind(name="panics", prepare="; echo c >/proc/sysrq-trigger"),
+    Kind(name="panics", exec='[/bin/busybox, sh, -c, "echo c >/proc/sysrq-trigger"]'),
+    Kind(name="panics-early", prepare="; echo c >/proc/sysrq-trigger"),
     Kind(name="deaf", exec=LOOPBACK),
     Kind(name="other-role", role="other/1"),
     Kind(name="newer-data", format=2, reads="[2]"),
@@ -42,7 +43,7 @@ BAD = (
     Kind(name=NAME, version="3", format=2, reads="[1, 2]"),
 )
 # In the soak of a kill, the agent may be killed; more of them on request: they take 3 s each.
-KILLS = 12
+KILLS = 6
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,7 @@ def test_image_that_fails_is_taken_back_and_not_trusted(
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
+        ("panics-early", "its check of the configuration failed: the guest's kernel panicked"),
         ("other-role", "its role is other/1, and test/1 is needed"),
         ("newer-data", "the data volume has format 1"),
         ("greedy", "it wants 64M of memory, not 32M; it wants to answer on 443/tcp too"),
@@ -173,7 +175,7 @@ def test_configuration_is_linted_before_anything_is_stopped(host: Host, site: st
     pid = host.unit(site, "MainPID")
     host.write("/etc/appliance/config/web/fail-check", "")
     host.run("systemctl", "restart", "appliance-agent")
-    assert "its check refuses the configuration: check failed" in swap(host, site, "misbehave:2")
+    assert "its check of the configuration failed: check failed" in swap(host, site, "misbehave:2")
     assert host.unit(site, "MainPID") == pid
     assert fetch(host) == "misbehave 1\n"
 
