@@ -306,6 +306,18 @@ def test_web_checks_what_the_administrator_added(
     assert reason in guest.statuses[-1]
 
 
+def test_web_nginx_logs_what_an_added_server_does(
+    shipped: Callable[[str], Image], boot: Boot, data: Path
+) -> None:
+    config = {"nginx/more.conf": b"server { listen 8080; root /data/htdocs; }\n"}
+    asking = with_health(
+        shipped("web-nginx"), "/run/appliance/bin/wget", "-q", "-O", "-", "http://127.0.0.1:8080/index.html"
+    )
+    guest = start(boot, asking, config=config, data=data)
+    guest.wait_text('"GET /index.html HTTP/1.1" 200')
+    assert_serves(guest)
+
+
 def test_web_lighttpd_is_not_started_with_an_option_it_would_ignore(
     shipped: Callable[[str], Image], boot: Boot, data: Path
 ) -> None:
