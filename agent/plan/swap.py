@@ -100,7 +100,7 @@ def advance(
             target = Result.COMMITTED
     elif step is Step.FAILED and target is Phase.ROLLBACK:
         swap = replace(swap, reason=reason, quarantine=blame)
-        state = replace(state, image=swap.old.digest, data_format=data_format)
+        state = replace(state, image=swap.old.digest, wanted=swap.wanted, data_format=data_format)
     if isinstance(target, Phase):
         return replace(state, swap=replace(swap, phase=target))
     return _end(state, swap, target, reason or swap.reason, now_us=now_us)
