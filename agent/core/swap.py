@@ -15,6 +15,7 @@ from agent.core.watch import Watch
 from agent.core.world import Files, Images, StateKeeper, Units, Volumes
 from agent.model.errors import ApplianceError, ImageError, Problem
 from agent.model.image import Image, ImageReference
+from agent.model.names import check_instance_of
 from agent.model.swap import ApplianceState, HistoryEntry, ImageTitle, Phase, Result, Swap
 from agent.plan.host import AppliancePlan
 from agent.plan.swap import Step, advance, begin, reads_back
@@ -158,6 +159,8 @@ class Swapper:
         swap = state.swap
         if swap is None:
             return
+        if swap.phase is Phase.PREPARE:
+            await self._end_check(name)
         if swap.phase in {Phase.PREPARE, Phase.SWITCH}:
             state = advance(
                 state, Step.FAILED, now_us=now_us(), reason=_INTERRUPTED, data_format=state.data_format
@@ -170,6 +173,14 @@ class Swapper:
             await self._run(partial(self._volumes.restore, name, state.swap.snapshot))
         if state.swap is None:
             self._report(name, state.history[-1])
+
+    async def _end_check(self, name: str) -> None:
+        """Nobody waits any more for what the check has to say."""
+        try:
+            await self._units.stop(check_instance_of(name))
+            await self._run(partial(self._files.remove_check, name))
+        except ApplianceError as error:
+            _log.warning("%s: %s, ignoring", name, error)
 
     async def resume(self) -> None:
         """Take up every swap that is under way. Units are started: not while the agent itself is

@@ -167,7 +167,7 @@ class Steps:
         try:
             status = await self._units.run(plan.instance)
         finally:
-            await self._run(partial(self._files.remove_check, plan))
+            await self._run(partial(self._files.remove_check, job.name))
         if status.result != "success":
             raise SwapError(f"its check refuses the configuration: {status.status_text or status.result}")
 

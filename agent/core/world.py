@@ -151,7 +151,7 @@ class Files(Protocol):
     def prepare_check(self, plan: CheckPlan) -> None:
         """Write what the instance for a check is made of."""
 
-    def remove_check(self, plan: CheckPlan) -> None:
+    def remove_check(self, appliance: str) -> None:
         """Remove it again."""
 
 

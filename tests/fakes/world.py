@@ -29,6 +29,7 @@ from agent.model.errors import HostError, ImageError, Problem, UnitError
 from agent.model.health import UnitStatus
 from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
+from agent.model.names import check_instance_of
 from agent.model.network import Bridge, Tap
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
@@ -319,8 +320,8 @@ class FakeFiles:
     def prepare_check(self, plan: CheckPlan) -> None:
         self.checks.add(plan.instance)
 
-    def remove_check(self, plan: CheckPlan) -> None:
-        self.checks.discard(plan.instance)
+    def remove_check(self, appliance: str) -> None:
+        self.checks.discard(check_instance_of(appliance))
 
     def _create_user(self, name: str) -> None:
         self._journal.note(f"user {name}")
