@@ -41,6 +41,9 @@ from agent.plan.swap import Step, judge, why_unreadable
 
 _log = logging.getLogger(__name__)
 
+CANCELLED = "cancelled"
+"""Why a swap went back that somebody has cancelled."""
+
 OUTSIDE_TRIES = 5
 OUTSIDE_PAUSE_S = 1.0
 """A guest that is ready may still be unknown to its neighbours for a moment."""
@@ -67,14 +70,14 @@ class Request:
 
 @dataclass(slots=True)
 class Job:
-    """A swap under way: its state as it is on disk, and what was made for it."""
+    """A swap under way: its state as it is on disk, and what was made for it. `accept` is as in Request."""
 
     name: str
     operation: Operation
-    request: Request
     state: ApplianceState
     old: AppliancePlan
     new: AppliancePlan
+    accept: bool = False
     measurement: Measurement | None = None
 
     @property
@@ -129,17 +132,20 @@ class Steps:
     async def _prepare(self, job: Job) -> Step:
         """Find out what can be known beforehand."""
         old, new = _manifest(job.old), _manifest(job.new)
+        await self._run(partial(self._files.link_next, job.name, job.swap.new.digest))
+        if not job.new.can_start:
+            raise SwapError(f"{new.title} could not start: {job.new.inputs.refusal}")
         appliance = job.old.appliance
         verdict = judge(
             old,
             new,
-            data_format=job.swap.old_format if not job.request.restore else 0,
+            data_format=job.swap.old_format if not job.swap.restore else 0,
             memory_bytes=appliance.memory_bytes,
             snapshots=appliance.snapshots,
         )
         if verdict.refusals:
             raise SwapError(f"{new.title} cannot stand in for {old.title}: {'; '.join(verdict.refusals)}")
-        if verdict.requests and not job.request.accept:
+        if verdict.requests and not job.accept:
             wishes = "; ".join(verdict.requests)
             raise ApplianceError(
                 f"{new.title} asks for more than {old.title}: {wishes}.",
@@ -153,7 +159,7 @@ class Steps:
             _log.warning("%s: did not answer from outside even before the swap: %s", job.name, baseline)
         job.state = replace(job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline))
         if job.operation.cancel_requested:
-            raise SwapError("cancelled")
+            raise SwapError(CANCELLED)
         return Step.PREPARED
 
     async def _check_configuration(self, job: Job) -> None:
@@ -173,9 +179,11 @@ class Steps:
 
     async def _wants_snapshot(self, job: Job) -> bool:
         kind = job.old.appliance.snapshots
+        if job.swap.restore:
+            return True
         if not job.old.data_bytes:
             return False
-        if job.request.restore or kind is Snapshots.ALWAYS:
+        if kind is Snapshots.ALWAYS:
             return True
         if kind is Snapshots.NEVER:
             return False
@@ -184,16 +192,14 @@ class Steps:
     async def _switch(self, job: Job) -> Step:
         """Stop the old guest and keep its data as they are."""
         # The configuration may have been applied anew meanwhile.
-        job.old = self._reconciler.plan_of(job.name)
+        job.old = await self.plan_with(self._reconciler.plan_of(job.name), job.swap.old)
         job.new = await self.plan_with(job.old, job.swap.new)
         await self._reconciler.stage(job.new)
         if job.swap.running:
             job.measurement = self._outside.measure(job.old)
         await self._units.stop(job.name)
-        if job.request.restore:
-            await self._run(
-                partial(self._volumes.exchange, job.name, job.swap.snapshot, job.request.restore)
-            )
+        if job.swap.restore:
+            await self._run(partial(self._volumes.exchange, job.name, job.swap.snapshot, job.swap.restore))
         elif job.swap.snapshot:
             await self._run(partial(self._volumes.take, job.name, job.swap.snapshot))
         if not job.swap.running:
@@ -230,9 +236,13 @@ class Steps:
 
     async def give_up(self, job: Job, entry: HistoryEntry) -> None:
         """Leave the unit failed, and not in an endless loop of attempts: neither image runs."""
-        await self._units.stop(job.name)
         refusal = render_refusal(f"{entry.reason} (`appliancectl apply` tries {entry.old.reference} again)")
-        await self._run(partial(self._files.refuse, job.name, refusal))
+        try:
+            await self._units.stop(job.name)
+            await self._run(partial(self._files.refuse, job.name, refusal))
+        except (ApplianceError, OSError) as error:
+            _log.error("%s: %s", job.name, error)
+            return
         try:
             await self._units.start(job.name)
         except ApplianceError:
@@ -274,7 +284,7 @@ class Steps:
             for future in (observed, cancelled):
                 future.cancel()
         if job.operation.cancel_requested:
-            raise SwapError("cancelled")
+            raise SwapError(CANCELLED)
         if health.health is Health.STOPPED:
             raise SwapError("it was stopped before it had proven itself")
         if not _is_good(health):
