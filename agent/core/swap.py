@@ -167,9 +167,10 @@ class Swapper:
             await self._end_check(name)
         state = _settled(state)
         # The data first: should there be no space for the state, they are those of the image in force.
-        if state.swap and state.swap.phase is Phase.ROLLBACK and state.swap.to_old_data:
+        if (swap := state.swap) and swap.phase is Phase.ROLLBACK and swap.to_old_data and swap.snapshot:
             await self._units.stop(name)
-            await self._run(partial(self._volumes.restore, name, state.swap.snapshot))
+            await self._run(partial(self._volumes.restore, name, swap.snapshot))
+            state = replace(state, data_format=swap.old_format)
         await self._persist(name, state)
         if state.swap is None:
             self._report(name, state.history[-1])
@@ -237,12 +238,14 @@ class Swapper:
         job.state = state
 
     async def _fail(self, job: Job, error: Exception) -> None:
-        """Turn back; the old image writes what the data volume has from now on, if it gets it back."""
-        blame = isinstance(error, SwapError) and error.blame
-        restored = job.swap.to_old_data and job.swap.snapshot
-        written = job.swap.old_format if restored else job.state.data_format
+        """Turn back; the data volume is as it is until it is restored."""
         job.state = advance(
-            job.state, Step.FAILED, now_us=now_us(), reason=str(error), blame=blame, data_format=written
+            job.state,
+            Step.FAILED,
+            now_us=now_us(),
+            reason=str(error),
+            blame=isinstance(error, SwapError) and error.blame,
+            data_format=job.state.data_format,
         )
         await self._persist(job.name, job.state, ignoring=True)
 
@@ -257,13 +260,13 @@ class Swapper:
         kept = [entry for entry in state.history if entry.result is Result.COMMITTED][
             -plan.appliance.update.keep :
         ]
-        failed = state.history[-1:] if state.failure else ()
+        failed = [entry for entry in state.history[-1:] if entry.result is Result.FAILED]
         previous = [*(entry.new.digest for entry in failed), *(entry.old.digest for entry in reversed(kept))]
 
         def tidy() -> None:
             self._files.link_previous(name, previous)
             self._files.link_next(name, None)
-            self._volumes.remove(name, but={entry.snapshot for entry in kept})
+            self._volumes.remove(name, but={entry.snapshot for entry in (*kept, *failed)})
 
         if state.history:
             await self._run(tidy)

@@ -225,6 +225,7 @@ class Steps:
         await self._units.stop(job.name)
         if job.swap.to_old_data and job.swap.snapshot:
             await self._run(partial(self._volumes.restore, job.name, job.swap.snapshot))
+            job.state = replace(job.state, data_format=job.swap.old_format)
         if unreadable := why_unreadable(_manifest(job.old), job.state.data_format):
             raise SwapError(unreadable)
         await self._reconciler.put(job.old)
@@ -236,7 +237,7 @@ class Steps:
 
     async def give_up(self, job: Job, entry: HistoryEntry) -> None:
         """Leave the unit failed, and not in an endless loop of attempts: neither image runs."""
-        refusal = render_refusal(f"{entry.reason} (`appliancectl apply` tries {entry.old.reference} again)")
+        refusal = render_refusal(f"{entry.reason} (`appliancectl apply` lets {entry.old.reference} start)")
         try:
             await self._units.stop(job.name)
             await self._run(partial(self._files.refuse, job.name, refusal))
