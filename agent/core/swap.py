@@ -165,7 +165,7 @@ class Swapper:
             return
         if state.swap.phase is Phase.PREPARE:
             await self._end_check(name)
-        state = _settled(state)
+        state = await self._settled(name)
         # The data first: should there be no space for the state, they are those of the image in force.
         if (swap := state.swap) and swap.phase is Phase.ROLLBACK and swap.to_old_data and swap.snapshot:
             await self._units.stop(name)
@@ -174,6 +174,22 @@ class Swapper:
         await self._persist(name, state)
         if state.swap is None:
             self._report(name, state.history[-1])
+
+    async def _settled(self, name: str) -> ApplianceState:
+        """As a swap is taken up: what had not switched goes back, what was watched is tried from the start.
+
+        Where its snapshot is gone, it has gone back already, but there was no space to say so.
+        """
+        state = await self._read(name)
+        swap = state.swap
+        if swap is None or swap.phase is Phase.ROLLBACK:
+            return state
+        written = state.data_format
+        if swap.phase not in {Phase.PREPARE, Phase.SWITCH}:
+            if not swap.snapshot or await self._run(partial(self._volumes.has, name, swap.snapshot)):
+                return replace(state, swap=replace(swap, phase=Phase.TRIAL))
+            written = swap.old_format if swap.to_old_data else written
+        return advance(state, Step.FAILED, now_us=now_us(), reason=_INTERRUPTED, data_format=written)
 
     async def _end_check(self, name: str) -> None:
         """Nobody waits any more for what the check has to say."""
@@ -193,7 +209,7 @@ class Swapper:
                 _log.error("%s: the swap cannot be taken up: %s", name, error)
 
     async def _resume(self, name: str) -> None:
-        state, plan = _settled(await self._read(name)), self._reconciler.plan_of(name)
+        state, plan = await self._settled(name), self._reconciler.plan_of(name)
         if state.swap is None:
             await self._tidy(name, plan, state)
             return
@@ -307,18 +323,6 @@ _PHRASES = {
     Phase.SOAK: "watching {swap.new.reference} for {swap.soak_s:g} s",
     Phase.ROLLBACK: "going back to {swap.old.reference}: {swap.reason}",
 }
-
-
-def _settled(state: ApplianceState) -> ApplianceState:
-    """As a swap is taken up: what had not switched goes back, what was watched is tried from the start."""
-    swap = state.swap
-    if swap and swap.phase in {Phase.PREPARE, Phase.SWITCH}:
-        return advance(
-            state, Step.FAILED, now_us=now_us(), reason=_INTERRUPTED, data_format=state.data_format
-        )
-    if swap and swap.phase is Phase.SOAK:
-        return replace(state, swap=replace(swap, phase=Phase.TRIAL))
-    return state
 
 
 def title_of(image: Image) -> ImageTitle:

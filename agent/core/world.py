@@ -174,6 +174,9 @@ class Volumes(Protocol):
     def can_share(self, appliance: str) -> bool:
         """Whether a snapshot costs nothing."""
 
+    def has(self, appliance: str, snapshot: str) -> bool:
+        """Whether there is this snapshot."""
+
     def take(self, appliance: str, snapshot: str) -> None:
         """Copy the volume; HostError where the disk is full."""
 

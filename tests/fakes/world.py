@@ -376,6 +376,9 @@ class FakeVolumes:
         del appliance
         return self.shares
 
+    def has(self, appliance: str, snapshot: str) -> bool:
+        return snapshot in self.snapshots.get(appliance, {})
+
     def take(self, appliance: str, snapshot: str) -> None:
         self._journal.note(f"snapshot {appliance} {snapshot}")
         self.snapshots.setdefault(appliance, {})[snapshot] = self.volumes.get(appliance, "")
