@@ -70,7 +70,8 @@ class Request:
 
 @dataclass(slots=True)
 class Job:
-    """A swap under way: its state as it is on disk, and what was made for it. `accept` is as in Request."""
+    """A swap under way: its state as it is on disk, and what was made for it. `accept` is as in Request;
+    `restarts` is how often systemd had started the new guest anew when its trial began."""
 
     name: str
     operation: Operation
@@ -79,6 +80,7 @@ class Job:
     new: AppliancePlan
     accept: bool = False
     measurement: Measurement | None = None
+    restarts: int = 0
 
     @property
     def swap(self) -> Swap:
@@ -218,6 +220,9 @@ class Steps:
     async def _soak(self, job: Job) -> Step:
         """Watch the new image for a while."""
         await self._observe(job, _is_bad, timeout_s=job.swap.soak_s)
+        # It was not looked at between the start and here.
+        if self._watch.status(job.name).restarts > job.restarts:
+            raise SwapError("it failed and was started again", blame=True)
         return Step.SOAKED
 
     async def _roll_back(self, job: Job) -> Step:
@@ -264,6 +269,7 @@ class Steps:
             blame = health.health is not Health.STOPPED
             raise SwapError(health.reason or str(error), blame=blame) from error
         await self._look(job.name)
+        job.restarts = self._watch.status(job.name).restarts
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
         await self._observe(job, lambda health: _is_bad(health) or _is_good(health), timeout_s=timeout_s)
 
