@@ -121,7 +121,7 @@ class GuestUnits(FakeUnits):
             self.become(appliance, "failed", result="exit-code", status_text="it is broken")
             raise UnitError(f"{appliance}: failed")
         self._host.running[appliance] = image
-        self.become(appliance, "active", result="success", status_text="")
+        self.become(appliance, "active", result="success", status_text="", restarts=0)
         if image.manifest.reference in self._host.sick:
             asyncio.get_running_loop().call_later(SICK_AFTER_S, self._sicken, appliance, image)
 

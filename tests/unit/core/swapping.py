@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from agent.core.operations import Operation
@@ -49,6 +50,20 @@ async def swap(world: World, image: Image, *, accept: bool = True) -> Operation:
 async def roll_back(world: World, *, with_data: bool = False) -> Operation:
     """Go back; the operation when it has ended."""
     return await world.operations.finished(await world.swapper.rollback("dns", with_data=with_data))
+
+
+async def reach(world: World, operation: Operation, phase: str) -> None:
+    """Wait until an operation is in this phase."""
+    reached = asyncio.Event()
+
+    def look(changed: Operation) -> None:
+        if changed is operation and (changed.phase == phase or changed.ended_at_us):
+            reached.set()
+
+    world.operations._on_change = look
+    look(operation)
+    await reached.wait()
+    assert operation.phase == phase, operation.message
 
 
 def state_of(world: World) -> ApplianceState:
