@@ -146,12 +146,14 @@ def follow(operation: str) -> Iterator[OperationStatus]:
             BUS_NAME, operation.encode(), PROPERTIES, b"PropertiesChanged", _ignore_signal, None
         )
         last: OperationStatus | None = None
-        while last is None or last.state == "running":
+        while True:
             values = _text(_call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=operation.encode()))
             status = OperationStatus.from_properties(values)
             if status != last:
                 yield status
                 last = status
+            if status.state != "running":
+                return
             # A signal ends the wait; without one it is only a look whether the agent is still there.
             bus.wait(_LOOK_US)
             while not bus.process().is_empty():

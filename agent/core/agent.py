@@ -90,10 +90,10 @@ class Agent:
             await self._apply(restart=False, kept=True)
 
     async def resume(self) -> None:
-        """Take up swaps, and start anew the guests that lost their tap, while no agent ran; after this one
-        is ready."""
-        await self._swapper.resume()
+        """Start anew the guests that lost their tap while no agent ran, and then take up swaps, which that
+        would disturb; after this agent is ready."""
         await self._reconciler.reconnect()
+        await self._swapper.resume()
 
     async def swap(self, name: str, reference: ImageReference | None, request: Request) -> Operation:
         """Begin to replace an appliance's image; see Swapper.swap."""

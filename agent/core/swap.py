@@ -10,11 +10,12 @@ from functools import partial
 
 from agent.core.operations import Operation, Operations, OperationState, now_us
 from agent.core.reconcile import Reconciler
-from agent.core.swap_steps import Job, Request, Steps, SwapError
+from agent.core.swap_steps import CANCELLED, Job, Request, Steps, SwapError
 from agent.core.watch import Watch
 from agent.core.world import Files, Images, StateKeeper, Units, Volumes
 from agent.model.errors import ApplianceError, ImageError, Problem
 from agent.model.image import Image, ImageReference
+from agent.model.names import check_instance_of
 from agent.model.swap import ApplianceState, HistoryEntry, ImageTitle, Phase, Result, Swap
 from agent.plan.host import AppliancePlan
 from agent.plan.swap import Step, advance, begin, reads_back
@@ -29,6 +30,9 @@ _EVENTS = {
     Result.FAILED: Event.SWAP_FAILED,
 }
 _INTERRUPTED = "the agent was interrupted"
+_MUST_BE_KEPT = {Step.PREPARED, Step.SWITCHED}
+"""Before the new image writes anything, the disk has to know of it; later a full disk must not keep an
+appliance from running."""
 
 
 class Swapper:
@@ -116,9 +120,11 @@ class Swapper:
         new = await self._steps.plan_with(old, title_of(image))
 
         async def work(operation: Operation) -> OperationState:
-            job = Job(name, operation, request, begin(state, swap), old, new)
-            await self._persist(job)
-            await self._run(partial(self._files.link_next, name, image.digest))
+            # Nobody else writes the state from here on; until now, somebody may have.
+            latest = await self._read(name)
+            begun = replace(swap, number=latest.swaps + 1, old_format=latest.data_format)
+            job = Job(name, operation, begin(latest, begun), old, new, accept=request.accept)
+            await self._persist(name, job.state)
             return await self._carry_through(job)
 
         return self._operations.begin(request.kind, name, work)
@@ -155,21 +161,43 @@ class Swapper:
 
     async def _settle(self, name: str) -> None:
         state = await self._read(name)
-        swap = state.swap
-        if swap is None:
+        if state.swap is None:
             return
-        if swap.phase in {Phase.PREPARE, Phase.SWITCH}:
-            state = advance(
-                state, Step.FAILED, now_us=now_us(), reason=_INTERRUPTED, data_format=state.data_format
-            )
-        elif swap.phase is Phase.SOAK:
-            state = replace(state, swap=replace(swap, phase=Phase.TRIAL))
-        await self._run(partial(self._states.write, name, state))
-        if state.swap and state.swap.phase is Phase.ROLLBACK and state.swap.to_old_data:
+        if state.swap.phase is Phase.PREPARE:
+            await self._end_check(name)
+        state = await self._settled(name)
+        # The data first: should there be no space for the state, they are those of the image in force.
+        if (swap := state.swap) and swap.phase is Phase.ROLLBACK and swap.to_old_data and swap.snapshot:
             await self._units.stop(name)
-            await self._run(partial(self._volumes.restore, name, state.swap.snapshot))
+            await self._run(partial(self._volumes.restore, name, swap.snapshot))
+            state = replace(state, data_format=swap.old_format)
+        await self._persist(name, state)
         if state.swap is None:
             self._report(name, state.history[-1])
+
+    async def _settled(self, name: str) -> ApplianceState:
+        """As a swap is taken up: what had not switched goes back, what was watched is tried from the start.
+
+        Where its snapshot is gone, it has gone back already, but there was no space to say so.
+        """
+        state = await self._read(name)
+        swap = state.swap
+        if swap is None or swap.phase is Phase.ROLLBACK:
+            return state
+        written = state.data_format
+        if swap.phase not in {Phase.PREPARE, Phase.SWITCH}:
+            if not swap.snapshot or await self._run(partial(self._volumes.has, name, swap.snapshot)):
+                return replace(state, swap=replace(swap, phase=Phase.TRIAL))
+            written = swap.old_format if swap.to_old_data else written
+        return advance(state, Step.FAILED, now_us=now_us(), reason=_INTERRUPTED, data_format=written)
+
+    async def _end_check(self, name: str) -> None:
+        """Nobody waits any more for what the check has to say."""
+        try:
+            await self._units.stop(check_instance_of(name))
+            await self._run(partial(self._files.remove_check, name))
+        except ApplianceError as error:
+            _log.warning("%s: %s, ignoring", name, error)
 
     async def resume(self) -> None:
         """Take up every swap that is under way. Units are started: not while the agent itself is
@@ -181,7 +209,7 @@ class Swapper:
                 _log.error("%s: the swap cannot be taken up: %s", name, error)
 
     async def _resume(self, name: str) -> None:
-        state, plan = await self._read(name), self._reconciler.plan_of(name)
+        state, plan = await self._settled(name), self._reconciler.plan_of(name)
         if state.swap is None:
             await self._tidy(name, plan, state)
             return
@@ -189,7 +217,7 @@ class Swapper:
         new = await self._steps.plan_with(plan, state.swap.new)
 
         async def work(operation: Operation) -> OperationState:
-            return await self._carry_through(Job(name, operation, Request(), state, old, new))
+            return await self._carry_through(Job(name, operation, state, old, new))
 
         self._operations.begin("swap", name, work)
 
@@ -207,35 +235,40 @@ class Swapper:
         job.operation.message = _sentence(entry)
         if entry.result is Result.COMMITTED:
             return OperationState.SUCCEEDED
-        cancelled = job.operation.cancel_requested and entry.result is not Result.FAILED
-        return OperationState.CANCELLED if cancelled else OperationState.FAILED
+        return OperationState.CANCELLED if entry.reason == CANCELLED else OperationState.FAILED
 
     async def _take_steps(self, job: Job) -> None:
         while (swap := job.state.swap) is not None:
             phrase = _PHRASES[swap.phase].format(swap=swap)
             self._operations.progress(job.operation, str(swap.phase), phrase)
             try:
-                step = await self._steps.take(job)
-            except ApplianceError as error:
+                await self._take_step(job)
+            except (ApplianceError, OSError) as error:
                 await self._fail(job, error)
-            else:
-                job.state = advance(job.state, step, now_us=now_us(), data_format=_format_of(job.new))
-                await self._persist(job)
 
-    async def _fail(self, job: Job, error: ApplianceError) -> None:
-        """Turn back; the old image writes what the data volume has from now on, if it gets it back."""
-        blame = isinstance(error, SwapError) and error.blame
-        restored = job.swap.to_old_data and job.swap.snapshot
-        written = job.swap.old_format if restored else job.state.data_format
+    async def _take_step(self, job: Job) -> None:
+        step = await self._steps.take(job)
+        written = _format_of(job.new) or job.state.data_format
+        state = advance(job.state, step, now_us=now_us(), data_format=written)
+        await self._persist(job.name, state, ignoring=step not in _MUST_BE_KEPT)
+        job.state = state
+
+    async def _fail(self, job: Job, error: Exception) -> None:
+        """Turn back; the data volume is as it is until it is restored."""
         job.state = advance(
-            job.state, Step.FAILED, now_us=now_us(), reason=str(error), blame=blame, data_format=written
+            job.state,
+            Step.FAILED,
+            now_us=now_us(),
+            reason=str(error),
+            blame=isinstance(error, SwapError) and error.blame,
+            data_format=job.state.data_format,
         )
-        await self._persist(job)
+        await self._persist(job.name, job.state, ignoring=True)
 
     async def _end(self, job: Job, entry: HistoryEntry) -> None:
+        self._report(job.name, entry)
         if entry.result is Result.FAILED:
             await self._steps.give_up(job, entry)
-        self._report(job.name, entry)
         await self._tidy(job.name, job.old, job.state)
 
     async def _tidy(self, name: str, plan: AppliancePlan, state: ApplianceState) -> None:
@@ -243,13 +276,13 @@ class Swapper:
         kept = [entry for entry in state.history if entry.result is Result.COMMITTED][
             -plan.appliance.update.keep :
         ]
-        failed = state.history[-1:] if state.failure else ()
+        failed = [entry for entry in state.history[-1:] if entry.result is Result.FAILED]
         previous = [*(entry.new.digest for entry in failed), *(entry.old.digest for entry in reversed(kept))]
 
         def tidy() -> None:
             self._files.link_previous(name, previous)
             self._files.link_next(name, None)
-            self._volumes.remove(name, but={entry.snapshot for entry in kept})
+            self._volumes.remove(name, but={entry.snapshot for entry in (*kept, *failed)})
 
         if state.history:
             await self._run(tidy)
@@ -257,8 +290,14 @@ class Swapper:
     async def _read(self, name: str) -> ApplianceState:
         return await self._run(partial(self._states.read, name))
 
-    async def _persist(self, job: Job) -> None:
-        await self._run(partial(self._states.write, job.name, job.state))
+    async def _persist(self, name: str, state: ApplianceState, *, ignoring: bool = False) -> None:
+        """Keep a state on disk; with `ignoring`, go on even where there is no space for it."""
+        try:
+            await self._run(partial(self._states.write, name, state))
+        except (ApplianceError, OSError) as error:
+            if not ignoring:
+                raise
+            _log.error("%s: %s, ignoring", name, error)
 
     def _report(self, name: str, entry: HistoryEntry) -> None:
         log_event(

@@ -42,6 +42,9 @@ from agent.plan.swap import Step, judge, why_unreadable
 
 _log = logging.getLogger(__name__)
 
+CANCELLED = "cancelled"
+"""Why a swap went back that somebody has cancelled."""
+
 OUTSIDE_TRIES = 5
 OUTSIDE_PAUSE_S = 1.0
 """A guest that is ready may still be unknown to its neighbours for a moment."""
@@ -68,15 +71,17 @@ class Request:
 
 @dataclass(slots=True)
 class Job:
-    """A swap under way: its state as it is on disk, and what was made for it."""
+    """A swap under way: its state as it is on disk, and what was made for it. `accept` is as in Request;
+    `restarts` is how often systemd had started the new guest anew when its trial began."""
 
     name: str
     operation: Operation
-    request: Request
     state: ApplianceState
     old: AppliancePlan
     new: AppliancePlan
+    accept: bool = False
     measurement: Measurement | None = None
+    restarts: int = 0
 
     @property
     def swap(self) -> Swap:
@@ -132,17 +137,20 @@ class Steps:
         # Hashing reads the image into the page cache, where its first start finds it.
         await self._run(partial(self._images.prove, job.swap.new.digest))
         old, new = _manifest(job.old), _manifest(job.new)
+        await self._run(partial(self._files.link_next, job.name, job.swap.new.digest))
+        if not job.new.can_start:
+            raise SwapError(f"{new.title} could not start: {job.new.inputs.refusal}")
         appliance = job.old.appliance
         verdict = judge(
             old,
             new,
-            data_format=job.swap.old_format if not job.request.restore else 0,
+            data_format=job.swap.old_format if not job.swap.restore else 0,
             memory_bytes=appliance.memory_bytes,
             snapshots=appliance.snapshots,
         )
         if verdict.refusals:
             raise SwapError(f"{new.title} cannot stand in for {old.title}: {'; '.join(verdict.refusals)}")
-        if verdict.requests and not job.request.accept:
+        if verdict.requests and not job.accept:
             wishes = "; ".join(verdict.requests)
             raise ApplianceError(
                 f"{new.title} asks for more than {old.title}: {wishes}.",
@@ -156,12 +164,11 @@ class Steps:
             _log.warning("%s: did not answer from outside even before the swap: %s", job.name, baseline)
         job.state = replace(job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline))
         if job.operation.cancel_requested:
-            raise SwapError("cancelled")
+            raise SwapError(CANCELLED)
         return Step.PREPARED
 
     async def _check_configuration(self, job: Job) -> None:
-        """Have the new image lint the configuration, in a guest of its own. It reads the image into the
-        page cache, too."""
+        """Have the new image lint the configuration, in a guest of its own."""
         image = job.new.image
         if image is None or not (image.manifest.service.check or image.manifest.service.prepare):
             return
@@ -170,15 +177,17 @@ class Steps:
         try:
             status = await self._units.run(plan.instance)
         finally:
-            await self._run(partial(self._files.remove_check, plan))
+            await self._run(partial(self._files.remove_check, job.name))
         if status.result != "success":
             raise SwapError(f"its check of the configuration failed: {failure_reason(status)}")
 
     async def _wants_snapshot(self, job: Job) -> bool:
         kind = job.old.appliance.snapshots
+        if job.swap.restore:
+            return True
         if not job.old.data_bytes:
             return False
-        if job.request.restore or kind is Snapshots.ALWAYS:
+        if kind is Snapshots.ALWAYS:
             return True
         if kind is Snapshots.NEVER:
             return False
@@ -187,16 +196,14 @@ class Steps:
     async def _switch(self, job: Job) -> Step:
         """Stop the old guest and keep its data as they are."""
         # The configuration may have been applied anew meanwhile.
-        job.old = self._reconciler.plan_of(job.name)
+        job.old = await self.plan_with(self._reconciler.plan_of(job.name), job.swap.old)
         job.new = await self.plan_with(job.old, job.swap.new)
         await self._reconciler.stage(job.new)
         if job.swap.running:
             job.measurement = self._outside.measure(job.old)
         await self._units.stop(job.name)
-        if job.request.restore:
-            await self._run(
-                partial(self._volumes.exchange, job.name, job.swap.snapshot, job.request.restore)
-            )
+        if job.swap.restore:
+            await self._run(partial(self._volumes.exchange, job.name, job.swap.snapshot, job.swap.restore))
         elif job.swap.snapshot:
             await self._run(partial(self._volumes.take, job.name, job.swap.snapshot))
         if not job.swap.running:
@@ -215,6 +222,9 @@ class Steps:
     async def _soak(self, job: Job) -> Step:
         """Watch the new image for a while."""
         await self._observe(job, partial(_is_bad, job.swap), timeout_s=job.swap.soak_s)
+        # It was not looked at between the start and here.
+        if self._watch.status(job.name).restarts > job.restarts:
+            raise SwapError("it failed and was started again", blame=True)
         return Step.SOAKED
 
     async def _roll_back(self, job: Job) -> Step:
@@ -222,6 +232,7 @@ class Steps:
         await self._units.stop(job.name)
         if job.swap.to_old_data and job.swap.snapshot:
             await self._run(partial(self._volumes.restore, job.name, job.swap.snapshot))
+            job.state = replace(job.state, data_format=job.swap.old_format)
         if unreadable := why_unreadable(_manifest(job.old), job.state.data_format):
             raise SwapError(unreadable)
         await self._reconciler.put(job.old)
@@ -233,9 +244,13 @@ class Steps:
 
     async def give_up(self, job: Job, entry: HistoryEntry) -> None:
         """Leave the unit failed, and not in an endless loop of attempts: neither image runs."""
-        await self._units.stop(job.name)
-        refusal = render_refusal(f"{entry.reason} (`appliancectl apply` tries {entry.old.reference} again)")
-        await self._run(partial(self._files.refuse, job.name, refusal))
+        refusal = render_refusal(f"{entry.reason} (`appliancectl apply` lets {entry.old.reference} start)")
+        try:
+            await self._units.stop(job.name)
+            await self._run(partial(self._files.refuse, job.name, refusal))
+        except (ApplianceError, OSError) as error:
+            _log.error("%s: %s", job.name, error)
+            return
         try:
             await self._units.start(job.name)
         except ApplianceError:
@@ -256,6 +271,7 @@ class Steps:
             blame = health.health is not Health.STOPPED
             raise SwapError(health.reason or str(error), blame=blame) from error
         await self._look(job.name)
+        job.restarts = self._watch.status(job.name).restarts
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
         await self._observe(job, _is_settled, timeout_s=timeout_s)
 
@@ -277,7 +293,7 @@ class Steps:
             for future in (observed, cancelled):
                 future.cancel()
         if job.operation.cancel_requested:
-            raise SwapError("cancelled")
+            raise SwapError(CANCELLED)
         if health.health is Health.STOPPED:
             raise SwapError("it was stopped before it had proven itself")
         if not _is_good(job.swap, health):

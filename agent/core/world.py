@@ -163,7 +163,7 @@ class Files(Protocol):
     def prepare_check(self, plan: CheckPlan) -> None:
         """Write what the instance for a check is made of."""
 
-    def remove_check(self, plan: CheckPlan) -> None:
+    def remove_check(self, appliance: str) -> None:
         """Remove it again."""
 
 
@@ -185,6 +185,9 @@ class Volumes(Protocol):
 
     def can_share(self, appliance: str) -> bool:
         """Whether a snapshot costs nothing."""
+
+    def has(self, appliance: str, snapshot: str) -> bool:
+        """Whether there is this snapshot."""
 
     def take(self, appliance: str, snapshot: str) -> None:
         """Copy the volume; HostError where the disk is full."""

@@ -37,7 +37,7 @@ from agent.host.volumes import create_volume, grow_volume, is_half_grown, volume
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
 from agent.model.image import Digest
-from agent.model.names import is_appliance_name, unit_of
+from agent.model.names import check_instance_of, is_appliance_name, unit_of
 from agent.model.paths import Paths
 from agent.plan.check import CheckPlan
 from agent.plan.dropin import NAME as DROP_IN
@@ -173,7 +173,7 @@ class ApplianceFiles:
     def prepare_check(self, plan: CheckPlan) -> None:
         """Write what a check's instance is made of."""
         directory = self._paths.appliance_runtime(plan.instance)
-        drop_in = self._check_drop_in(plan)
+        drop_in = self._check_drop_in(plan.instance)
         for path in (directory, drop_in.parent):
             path.mkdir(parents=True, exist_ok=True)
         group = group_id(plan.appliance)
@@ -182,13 +182,14 @@ class ApplianceFiles:
         write_file(directory / "launch", plan.launch, mode=0o640, group=group)
         write_file(drop_in, plan.drop_in)
 
-    def remove_check(self, plan: CheckPlan) -> None:
+    def remove_check(self, appliance: str) -> None:
         """Remove it; the instance has ended."""
-        ensure_absent(self._paths.appliance_runtime(plan.instance))
-        ensure_absent(self._check_drop_in(plan).parent)
+        instance = check_instance_of(appliance)
+        ensure_absent(self._paths.appliance_runtime(instance))
+        ensure_absent(self._check_drop_in(instance).parent)
 
-    def _check_drop_in(self, plan: CheckPlan) -> Path:
-        return self._paths.runtime_units / f"{unit_of(plan.instance)}.d" / DROP_IN
+    def _check_drop_in(self, instance: str) -> Path:
+        return self._paths.runtime_units / f"{unit_of(instance)}.d" / DROP_IN
 
     def plan_removal(self, appliance: str) -> list[Change]:
         """What it takes to make systemd forget an appliance, and free its image. Data and user stay."""

@@ -155,6 +155,10 @@ class VolumeSnapshots:
         """Whether a snapshot costs nothing."""
         return can_share(self._paths.data_volume(appliance))
 
+    def has(self, appliance: str, snapshot: str) -> bool:
+        """Whether there is this snapshot."""
+        return self._path(appliance, snapshot).exists()
+
     def take(self, appliance: str, snapshot: str) -> None:
         """Copy the volume; HostError where the disk is full."""
         take_snapshot(self._paths.data_volume(appliance), self._path(appliance, snapshot))

@@ -94,7 +94,8 @@ class HistoryEntry:
     """A swap that ended. Times are CLOCK_REALTIME in microseconds; `downtime_ms` is 0 where none was
     measured.
 
-    `snapshot` is the data volume as it was before, in `data_format`; '' where there is none.
+    `snapshot` is the data volume as it was before, in `data_format`; '' where there is none. After a
+    rollback that failed it is there unless the volume is that again.
     """
 
     number: int

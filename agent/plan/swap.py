@@ -100,7 +100,7 @@ def advance(
             target = Result.COMMITTED
     elif step is Step.FAILED and target is Phase.ROLLBACK:
         swap = replace(swap, reason=reason, quarantine=blame)
-        state = replace(state, image=swap.old.digest, data_format=data_format)
+        state = replace(state, image=swap.old.digest, wanted=swap.wanted, data_format=data_format)
     if isinstance(target, Phase):
         return replace(state, swap=replace(swap, phase=target))
     return _end(state, swap, target, reason or swap.reason, now_us=now_us)
@@ -118,16 +118,26 @@ def _end(state: ApplianceState, swap: Swap, result: Result, reason: str, *, now_
         started_at_us=swap.started_at_us,
         ended_at_us=now_us,
         downtime_ms=swap.downtime_ms,
-        snapshot=swap.snapshot if result is Result.COMMITTED else "",
+        snapshot=swap.snapshot if result in {Result.COMMITTED, Result.FAILED} else "",
         data_format=swap.old_format,
     )
     return replace(
         state,
         swap=None,
-        failure=reason if result is Result.FAILED else "",
+        failure=_failure(state, result, reason),
         history=(*state.history, entry)[-HISTORY_LENGTH:],
         quarantine=_quarantine(state, swap, result, now_us=now_us),
     )
+
+
+def _failure(state: ApplianceState, result: Result, reason: str) -> str:
+    match result:
+        case Result.FAILED:
+            return reason
+        case Result.REFUSED:
+            return state.failure
+        case _:
+            return ""
 
 
 def _quarantine(

@@ -29,6 +29,7 @@ from agent.model.errors import HostError, ImageError, Problem, UnitError
 from agent.model.health import UnitStatus
 from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
+from agent.model.names import check_instance_of
 from agent.model.network import Bridge, Tap
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
@@ -322,8 +323,8 @@ class FakeFiles:
     def prepare_check(self, plan: CheckPlan) -> None:
         self.checks.add(plan.instance)
 
-    def remove_check(self, plan: CheckPlan) -> None:
-        self.checks.discard(plan.instance)
+    def remove_check(self, appliance: str) -> None:
+        self.checks.discard(check_instance_of(appliance))
 
     def _create_user(self, name: str) -> None:
         self._journal.note(f"user {name}")
@@ -377,6 +378,9 @@ class FakeVolumes:
     def can_share(self, appliance: str) -> bool:
         del appliance
         return self.shares
+
+    def has(self, appliance: str, snapshot: str) -> bool:
+        return snapshot in self.snapshots.get(appliance, {})
 
     def take(self, appliance: str, snapshot: str) -> None:
         self._journal.note(f"snapshot {appliance} {snapshot}")

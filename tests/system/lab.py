@@ -85,7 +85,7 @@ class Host:
     def journal(self, *matches: str, since: str = "") -> list[dict[str, Any]]:
         """Journal entries in their order, from the cursor `since` on.
 
-        Not by --after-cursor: journalctl of systemd 252 loses an entry where the cursor's own does not match.
+        Not by --after-cursor: systemd 252 loses an entry where that of the cursor does not match.
         """
         self.run("journalctl", "--sync", check=False)
         text = self.run("journalctl", "--quiet", "--output=json", "--all", *matches)
