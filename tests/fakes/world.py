@@ -281,14 +281,11 @@ class FakeFiles:
         return changes
 
     def plan_removal(self, appliance: str) -> list[Change]:
+        forget = partial(self._set, appliance, launch="", initrd="")
+        remove = partial(self._set, appliance, drop_in="")
         return [
-            Change("remove its launch plan", partial(self._set, appliance, launch="", initrd=""), appliance),
-            Change(
-                "remove its unit settings",
-                partial(self._set, appliance, drop_in=""),
-                appliance,
-                Effect.DAEMON_RELOAD,
-            ),
+            Change("remove its launch plan", forget, appliance),
+            Change("remove its unit settings", remove, appliance, Effect.DAEMON_RELOAD),
         ]
 
     def needs_growth(self, plan: AppliancePlan) -> bool:
