@@ -161,6 +161,11 @@ class Reconciler:
             raise ApplianceError(f"There is no appliance “{appliance}”.", problem=Problem.NOT_FOUND)
         return self.plan.appliances[appliance]
 
+    async def idle(self) -> None:
+        """Wait for the run under way: it may not know of an operation that began only after it did."""
+        async with self._lock:
+            pass
+
     async def stage(self, plan: AppliancePlan) -> None:
         """Write what a start by this plan needs, without making it the plan: a running guest goes on."""
         async with self._lock:
