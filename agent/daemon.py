@@ -16,7 +16,9 @@ import sys
 from agent import __version__
 from agent.core.agent import Agent
 from agent.core.operations import Operation, Operations
+from agent.core.outside import OutsideView
 from agent.core.planner import Planner
+from agent.core.prober import Prober, target_of
 from agent.core.reconcile import Reconciler
 from agent.core.swap import Swapper
 from agent.core.swap_steps import Steps
@@ -25,10 +27,12 @@ from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import ROOT, Objects
 from agent.dbus.operation import OperationFace, operation_path
+from agent.host import probes
 from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
 from agent.host.facts import read_facts
 from agent.host.netlink import LinkMonitor, Netlink
+from agent.host.outage import OutageMeter
 from agent.host.snapshots import VolumeSnapshots
 from agent.host.states import States
 from agent.host.store import ImageStore
@@ -36,7 +40,6 @@ from agent.host.systemd import Systemd
 from agent.model.errors import ApplianceError
 from agent.model.health import Health
 from agent.model.paths import Paths
-from agent.plan.host import AppliancePlan
 from agent.util.journal import set_up_logging
 from agent.util.lean import skip_init
 
@@ -51,15 +54,6 @@ IDLE_S = 3600.0
 _log = logging.getLogger(__name__)
 
 
-class _NoOutside:
-    async def ask(self, plan: AppliancePlan) -> str:
-        del plan
-        return ""
-
-    def measure(self, plan: AppliancePlan) -> None:
-        del plan
-
-
 class Daemon:
     """Everything that lives as long as the process does."""
 
@@ -71,6 +65,7 @@ class Daemon:
         self._netlink = Netlink()
         self._units = Systemd(bus)
         self._watch = Watch(self._on_change)
+        self._prober = Prober(probes, self._watch.judge)
         self._objects = Objects(bus)
         self._shown: set[str] = set()
         self._shown_operations: set[int] = set()
@@ -94,7 +89,7 @@ class Daemon:
             files=files,
             images=images,
             volumes=volumes,
-            outside=_NoOutside(),
+            outside=OutsideView(self._prober, OutageMeter),
         )
         swapper = Swapper(
             steps=steps,
@@ -129,6 +124,7 @@ class Daemon:
             loop.remove_reader(self._monitor.fileno())
             self._monitor.close()
             await self._operations.close()
+            self._prober.close()
             self._reconciler.close()
             self._netlink.close()
 
@@ -141,6 +137,7 @@ class Daemon:
                 self._bus.wait_closed(),
                 self._feed_watchdog(),
                 self._restore_links(),
+                self._prober.run(),
             )
         ]
         try:
@@ -171,6 +168,7 @@ class Daemon:
         self._links_changed.set()
 
     def _on_change(self, appliance: str) -> None:
+        self._probe(appliance)
         self._objects.refresh(path_of(appliance))
         notify(False, self._status_line())  # noqa: FBT003
 
@@ -186,14 +184,21 @@ class Daemon:
             self._objects.add(OperationFace(self._operations, operation))
         self._shown_operations = numbers
 
+    def _probe(self, appliance: str) -> None:
+        """Ask it what is to be asked of it now."""
+        view = self._agent.view(appliance)
+        self._prober.follow(appliance, target_of(view.plan, view.status))
+
     def _show_appliances(self) -> None:
         """Objects for exactly the appliances there are."""
         wanted = set(self._agent.appliances())
         for name in sorted(self._shown - wanted):
+            self._prober.follow(name, None)
             self._objects.remove(path_of(name))
         for name in sorted(wanted - self._shown):
             self._objects.add(ApplianceFace(self._agent, name))
         for name in sorted(wanted & self._shown):
+            self._probe(name)
             self._objects.refresh(path_of(name))
         self._shown = wanted
         self._objects.refresh(ROOT)

@@ -14,9 +14,11 @@ from agent.config.common import (
     parse_reference,
 )
 from agent.config.document import Section, Value
+from agent.config.probe import read_probes
 from agent.model.appliance import KERNEL, Appliance, Isolation, UpdateSettings
 from agent.model.image import ImageReference
 from agent.model.network import Address, Attachment
+from agent.model.probe import Probe
 from agent.model.swap import Snapshots
 
 MINIMUM_MEMORY_BYTES = 16 << 20
@@ -25,7 +27,7 @@ MINIMUM_DATA_BYTES = 4 << 20
 RESERVED = frozenset({"publish", "group", "peers", "grants"})
 RESERVED_UPDATE = frozenset({"policy", "window"})
 MAXIMUM_KEPT = 20
-RESERVED_HEALTH = frozenset({"probe"})
+NO_PROBE = "none"
 
 
 def read_appliance(name: str, section: Section, *, default_network: str) -> Appliance:
@@ -33,29 +35,31 @@ def read_appliance(name: str, section: Section, *, default_network: str) -> Appl
     reference = parse_reference(section.text("image", check=check_reference)) or ImageReference(
         name="missing"
     )
+    health = section.section("health") or Section(None, section.findings)
     appliance = Appliance(
         name=name,
         image=reference,
         networks=_attachments(section.get("network"), default_network),
         memory_bytes=section.size("memory", default=0, minimum=MINIMUM_MEMORY_BYTES, maximum=1 << 40),
         data_bytes=section.size("data", default=0, minimum=MINIMUM_DATA_BYTES, maximum=1 << 44),
-        health_interval_s=_health_interval(section.section("health")),
+        health_interval_s=health.span("interval", default=2.0, minimum=0.1, maximum=3600.0),
         isolation=section.choice("isolation", Isolation.STRICT),
         kernel=section.text("kernel", default=KERNEL, check=check_absolute_path),
         time_zone=section.text("timezone", default="", check=check_time_zone),
         update=_update(section.section("update")),
         snapshots=section.choice("snapshot", Snapshots.AUTO),
+        probes=_probes(health.get("probe")),
     )
+    health.finish()
     section.finish(reserved=RESERVED)
     return appliance
 
 
-def _health_interval(section: Section | None) -> float:
-    if section is None:
-        return 2.0
-    interval_s = section.span("interval", default=2.0, minimum=0.1, maximum=3600.0)
-    section.finish(reserved=RESERVED_HEALTH)
-    return interval_s
+def _probes(value: Value | None) -> tuple[Probe, ...] | None:
+    """None leaves it to the image; `none` is the administrator's wish for none."""
+    if value is None:
+        return None
+    return () if value.is_word(NO_PROBE) else read_probes(value)
 
 
 def _update(section: Section | None) -> UpdateSettings:

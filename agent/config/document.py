@@ -155,6 +155,10 @@ class Value:
         """Whether this is a mapping; for keys that take a word or a mapping."""
         return isinstance(self.node, yaml.MappingNode)
 
+    def is_word(self, word: str) -> bool:
+        """Whether this is `word`; for keys that take a word or something else."""
+        return isinstance(self.node, yaml.ScalarNode) and self.node.value == word
+
     def items_or_self(self) -> Iterator[Value]:
         """The elements of a list, or this value as the only one."""
         return self.items() if self.is_list() else iter([self])

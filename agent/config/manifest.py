@@ -15,6 +15,7 @@ import yaml
 
 from agent.config.common import check_absolute_path
 from agent.config.document import Findings, Section, Value, read_document
+from agent.config.probe import plain_probe, read_probes
 from agent.config.units import format_size, format_span
 from agent.model.image import (
     ARCHITECTURE,
@@ -75,6 +76,8 @@ def read_manifest(content: bytes, path: str) -> Manifest:
 
 def read_promises(section: Section, *, name: str, version: str, vendor: str, role: str) -> Manifest:
     """What a manifest and a recipe's `manifest:` have in common. The caller finishes the section."""
+    health = section.section("health")
+    probe = health.get("probe") if health else None
     manifest = Manifest(
         interface=INTERFACE,
         name=name,
@@ -83,11 +86,14 @@ def read_promises(section: Section, *, name: str, version: str, vendor: str, rol
         architecture=ARCHITECTURE,
         role=role,
         service=_service(section.get("service", required=True)),
-        health=_health(section.section("health")),
+        health=_command(health.get("exec", required=probe is None)) if health else (),
         writable=_writable(section.get("writable")),
         data=_data(section.section("data")),
         requests=_requests(section.section("requests")),
+        probes=read_probes(probe) if probe else (),
     )
+    if health:
+        health.finish()
     _check_data_mount(section.get("data"), manifest)
     return manifest
 
@@ -240,14 +246,6 @@ def _environment(section: Section | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, section.text(name)) for name in names)
 
 
-def _health(section: Section | None) -> tuple[str, ...]:
-    if section is None:
-        return ()
-    command = _command(section.get("exec", required=True))
-    section.finish()
-    return command
-
-
 def _writable(value: Value | None) -> tuple[str, ...]:
     if value is None:
         return ()
@@ -317,7 +315,7 @@ def render_manifest(manifest: Manifest) -> str:
         "architecture": manifest.architecture,
         "role": manifest.role,
         "service": _plain_service(manifest.service),
-        "health": {"exec": list(manifest.health)} if manifest.health else None,
+        "health": _plain_health(manifest),
         "writable": list(manifest.writable),
         "data": _plain_data(manifest.data) if manifest.data else None,
         "requests": {
@@ -353,6 +351,12 @@ def _plain_ready(ready: Ready) -> object:
         ReadyKind.EXEC: lambda: {str(ReadyKind.EXEC): list(ready.exec)},
     }.get(ready.kind, lambda: {str(ready.kind): ready.port})
     return plain()
+
+
+def _plain_health(manifest: Manifest) -> _Plain:
+    return _without_empty(
+        {"exec": list(manifest.health), "probe": [plain_probe(probe) for probe in manifest.probes]}
+    )
 
 
 def _plain_data(data: DataFormat) -> _Plain:

@@ -5,6 +5,7 @@ systemd                                   health
 activating (start)                        starting
 activating (auto-restart)                 failed: it died; systemd starts it again
 active, guest reports “unhealthy: …”      degraded
+active, but not seen so from outside      degraded
 active                                    healthy
 reloading, refreshing                     healthy
 deactivating (stop…)                      stopped, unless it is being killed for a failure
@@ -21,14 +22,18 @@ from agent.model.health import Health, HealthState, UnitStatus
 
 _KILLED, _DUMPED = 2, 3  # CLD_KILLED, CLD_DUMPED: waitid(2)
 _UNHEALTHY = "unhealthy: "
+FROM_OUTSIDE = "seen from outside: "
+"""Begins the reason where only the agent's probes find something wrong."""
 
 
-def health_of(status: UnitStatus) -> HealthState:
-    """The health of an appliance whose unit is in this state."""
+def health_of(status: UnitStatus, outside: str = "") -> HealthState:
+    """The health of an appliance whose unit is in this state; `outside` is what probes find wrong."""
     match status.active_state:
         case "active" | "reloading" | "refreshing":
             if status.status_text.startswith(_UNHEALTHY):
                 return HealthState(Health.DEGRADED, status.status_text.removeprefix(_UNHEALTHY))
+            if outside:
+                return HealthState(Health.DEGRADED, f"{FROM_OUTSIDE}{outside}")
             return HealthState(Health.HEALTHY)
         case "activating" if not status.sub_state.startswith("auto-restart"):
             return HealthState(Health.STARTING, status.status_text)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from agent.core.health import FROM_OUTSIDE, failure_reason
 from agent.core.operations import Operation
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
@@ -133,6 +134,8 @@ class Steps:
 
     async def _prepare(self, job: Job) -> Step:
         """Find out what can be known beforehand."""
+        # Hashing reads the image into the page cache, where its first start finds it.
+        await self._run(partial(self._images.prove, job.swap.new.digest))
         old, new = _manifest(job.old), _manifest(job.new)
         await self._run(partial(self._files.link_next, job.name, job.swap.new.digest))
         if not job.new.can_start:
@@ -165,8 +168,7 @@ class Steps:
         return Step.PREPARED
 
     async def _check_configuration(self, job: Job) -> None:
-        """Have the new image lint the configuration, in a guest of its own. It reads the image into the
-        page cache, too."""
+        """Have the new image lint the configuration, in a guest of its own."""
         image = job.new.image
         if image is None or not (image.manifest.service.check or image.manifest.service.prepare):
             return
@@ -177,7 +179,7 @@ class Steps:
         finally:
             await self._run(partial(self._files.remove_check, job.name))
         if status.result != "success":
-            raise SwapError(f"its check refuses the configuration: {status.status_text or status.result}")
+            raise SwapError(f"its check of the configuration failed: {failure_reason(status)}")
 
     async def _wants_snapshot(self, job: Job) -> bool:
         kind = job.old.appliance.snapshots
@@ -219,7 +221,7 @@ class Steps:
 
     async def _soak(self, job: Job) -> Step:
         """Watch the new image for a while."""
-        await self._observe(job, _is_bad, timeout_s=job.swap.soak_s)
+        await self._observe(job, partial(_is_bad, job.swap), timeout_s=job.swap.soak_s)
         # It was not looked at between the start and here.
         if self._watch.status(job.name).restarts > job.restarts:
             raise SwapError("it failed and was started again", blame=True)
@@ -271,7 +273,7 @@ class Steps:
         await self._look(job.name)
         job.restarts = self._watch.status(job.name).restarts
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
-        await self._observe(job, lambda health: _is_bad(health) or _is_good(health), timeout_s=timeout_s)
+        await self._observe(job, _is_settled, timeout_s=timeout_s)
 
     async def _look(self, name: str) -> HealthState:
         """How it is now, even if a signal of that is still under way."""
@@ -294,7 +296,7 @@ class Steps:
             raise SwapError(CANCELLED)
         if health.health is Health.STOPPED:
             raise SwapError("it was stopped before it had proven itself")
-        if not _is_good(health):
+        if not _is_good(job.swap, health):
             raise SwapError(health.reason or f"it is {health.health}", blame=True)
 
     async def _ask(self, job: Job) -> None:
@@ -322,14 +324,16 @@ def _manifest(plan: AppliancePlan) -> Manifest:
     return plan.image.manifest
 
 
-def _format_of(plan: AppliancePlan) -> int:
-    data = plan.image.manifest.data if plan.image else None
-    return data.format if data else 0
+def _is_good(swap: Swap, health: HealthState) -> bool:
+    """Whether the guest is well. What did not answer from outside before the swap need not
+    do so after it."""
+    excused = bool(swap.baseline) and health.reason.startswith(FROM_OUTSIDE)
+    return health.health is Health.HEALTHY or (health.health is Health.DEGRADED and excused)
 
 
-def _is_bad(health: HealthState) -> bool:
-    return health.health in {Health.FAILED, Health.DEGRADED, Health.STOPPED}
+def _is_bad(swap: Swap, health: HealthState) -> bool:
+    return health.health is not Health.STARTING and not _is_good(swap, health)
 
 
-def _is_good(health: HealthState) -> bool:
-    return health.health is Health.HEALTHY
+def _is_settled(health: HealthState) -> bool:
+    return health.health is not Health.STARTING

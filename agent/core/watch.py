@@ -1,5 +1,5 @@
-"""How every appliance is doing: unit states come in, health states go out, each change an event in the
-journal."""
+"""How every appliance is doing: unit states and verdicts from outside come in, health states go out, each
+change an event in the journal."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Watch:
     def __init__(self, on_change: Callable[[str], None]) -> None:
         self._on_change = on_change
         self._status: dict[str, UnitStatus] = {}
+        self._outside: dict[str, str] = {}
         self._health: dict[str, HealthState] = {}
         self._waiting: list[tuple[str, _Condition, asyncio.Future[HealthState]]] = []
         self.titles: dict[str, str] = {}
@@ -58,7 +59,7 @@ class Watch:
     def adopt(self, appliance: str, status: UnitStatus) -> None:
         """Take a state as it is found, without an event: nothing has changed."""
         self._status[appliance] = status
-        self._health[appliance] = health_of(status)
+        self._health[appliance] = self._health_of(appliance)
         self._on_change(appliance)
 
     def update(self, appliance: str, status: UnitStatus) -> None:
@@ -66,21 +67,37 @@ class Watch:
         if appliance not in self._status:
             self.adopt(appliance, status)
             return
-        before, after = self._health[appliance], health_of(status)
-        if before.health is after.health is Health.FAILED:
-            after = replace(after, reason=_combined(before.reason, after.reason, status.result))
-        self._status[appliance], self._health[appliance] = status, after
-        if after != before:
-            self._report(appliance, before, after)
+        self._status[appliance] = status
+        self._reconsider(appliance)
         self._on_change(appliance)
-        for name, condition, wish in self._waiting:
-            if name == appliance and not wish.done() and condition(after):
-                wish.set_result(after)
+
+    def judge(self, appliance: str, outside: str) -> None:
+        """Take a verdict from outside: what is wrong, or ''. Nothing is told where it changes nothing."""
+        if appliance not in self._status or self._outside.get(appliance, "") == outside:
+            return
+        self._outside[appliance] = outside
+        self._reconsider(appliance)
+        self._on_change(appliance)
 
     def forget(self, appliance: str) -> None:
         """Keep nothing of an appliance that is gone."""
-        for kept in (self._status, self._health, self.titles):
+        for kept in (self._status, self._outside, self._health, self.titles):
             kept.pop(appliance, None)
+
+    def _health_of(self, appliance: str) -> HealthState:
+        return health_of(self._status[appliance], self._outside.get(appliance, ""))
+
+    def _reconsider(self, appliance: str) -> None:
+        before, after = self._health[appliance], self._health_of(appliance)
+        if before.health is after.health is Health.FAILED:
+            result = self._status[appliance].result
+            after = replace(after, reason=_combined(before.reason, after.reason, result))
+        self._health[appliance] = after
+        if after != before:
+            self._report(appliance, before, after)
+        for name, condition, wish in self._waiting:
+            if name == appliance and not wish.done() and condition(after):
+                wish.set_result(after)
 
     def _report(self, appliance: str, before: HealthState, after: HealthState) -> None:
         # While it starts or stops, the reason is a progress report and no event.

@@ -1,6 +1,7 @@
 """What the core needs of the outside world, as protocols: agent.host fulfils them, tests bring fakes.
 
-`Links`, `Files` and `Images` block, and are called from one thread only.
+`Links`, `Files` and `Images` block, and are called from one thread only. `Probes` blocks too, and is called
+from several.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from agent.model.assignments import Assignments
 from agent.model.change import Change
 from agent.model.health import UnitStatus
 from agent.model.image import Digest, Image, ImageReference
-from agent.model.network import Bridge, Tap
+from agent.model.network import Address, Bridge, Tap
+from agent.model.probe import Probe
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
@@ -53,6 +55,13 @@ class Units(Protocol):
         """Reset the failed state of a unit, and its count of starts."""
 
 
+class Probes(Protocol):
+    """Appliances seen from outside: the module agent.host.probes."""
+
+    def ask(self, probe: Probe, address: Address, *, timeout_s: float) -> str:
+        """Ask once; '' where it is answered properly, else a clause that says why not."""
+
+
 class Links(Protocol):
     """Bridges and taps: agent.host.netlink.Netlink."""
 
@@ -65,6 +74,9 @@ class Images(Protocol):
 
     def get(self, digest: Digest) -> Image:
         """One image; ImageError where it is not there."""
+
+    def prove(self, digest: Digest) -> Image:
+        """The image after hashing it; ImageError where it is not what its digest says."""
 
     def resolve(self, reference: ImageReference) -> Image:
         """The newest image that `reference` may mean; ImageError where there is none."""

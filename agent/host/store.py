@@ -153,11 +153,8 @@ class ImageStore:
 
     def verify(self, digest: Digest) -> Image:
         """Hash the image again; renews its stamp, or raises an ImageError that names what differs."""
-        image = self.get(digest)
+        image, stamp = self._prove(digest)
         path = Path(image.path)
-        found, stamp = _hash(path)
-        if found != digest:
-            raise ImageError(f"{path} is damaged: its digest is {found}, not {digest}.", remedy=_MEND)
         copy = path.with_name(MANIFEST_FILE)
         if copy.read_bytes() != _read_manifest_inside(path):
             raise ImageError(f"{copy} is not the manifest of the image beside it.", remedy=_MEND)
@@ -165,6 +162,17 @@ class ImageStore:
             with _explain(f"stamping {path}"):
                 write_file(path.with_name(STAMP_FILE), f"{stamp}\n")
         return image
+
+    def prove(self, digest: Digest) -> Image:
+        """The image after hashing it, and nothing else of what `verify` does."""
+        return self._prove(digest)[0]
+
+    def _prove(self, digest: Digest) -> tuple[Image, str]:
+        image = self.get(digest)
+        found, stamp = _hash(Path(image.path))
+        if found != digest:
+            raise ImageError(f"{image.path} is damaged: its digest is {found}, not {digest}.", remedy=_MEND)
+        return image, stamp
 
     def is_verified(self, image: Image) -> bool:
         """Whether the image is unchanged since its digest was last proven."""

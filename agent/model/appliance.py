@@ -8,6 +8,7 @@ from enum import StrEnum
 from agent.model.image import ImageReference
 from agent.model.names import unit_of, user_of
 from agent.model.network import Attachment
+from agent.model.probe import Probe
 from agent.model.swap import Snapshots
 
 KERNEL = "/usr/lib/appliance/linux"
@@ -33,7 +34,9 @@ class UpdateSettings:
 
 @dataclass(frozen=True, slots=True)
 class Appliance:
-    """`/etc/appliance/appliances/NAME.yaml`. Sizes of 0 mean: what the image requests, or no data volume."""
+    """`/etc/appliance/appliances/NAME.yaml`. Sizes of 0 mean: what the image requests, or no data volume.
+
+    `probes` of None are those of the image."""
 
     name: str
     image: ImageReference
@@ -46,6 +49,7 @@ class Appliance:
     time_zone: str
     update: UpdateSettings = UpdateSettings()
     snapshots: Snapshots = Snapshots.AUTO
+    probes: tuple[Probe, ...] | None = None
 
     @property
     def unit(self) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
+from agent.model.probe import Probe
+
 INTERFACE = 1
 """The version of the host–image contract this agent implements."""
 
@@ -118,7 +120,9 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`/usr/lib/appliance/manifest.yaml` of an image, checked."""
+    """`/usr/lib/appliance/manifest.yaml` of an image, checked.
+
+    `health` is asked inside of the guest, `probes` by the host."""
 
     interface: int
     name: str
@@ -131,6 +135,7 @@ class Manifest:
     writable: tuple[str, ...] = ()
     data: DataFormat | None = None
     requests: Requests = field(default_factory=Requests)
+    probes: tuple[Probe, ...] = ()
 
     @property
     def reference(self) -> str:

@@ -56,6 +56,15 @@ QUESTIONS = (
 )
 ASK_FOR_WWW = ("/run/appliance/bin/nslookup", "-type=a", "www.example.test", "127.0.0.1")
 
+# For an appliance that may have either server.
+SETTINGS = {
+    "nginx/more.conf": b"add_header Settings-Of nginx;\n",
+    "lighttpd/more.conf": b"""\
+server.modules += ("mod_setenv")
+setenv.add-response-header = ("Settings-Of" => "lighttpd")
+""",
+}
+
 # Readable to nobody but the user that both web servers run as.
 WRITE_SITE = """\
 cd /data/htdocs; for file in page.html style.css data.unheard-of; do echo "This is $file" >$file; done; \
@@ -226,7 +235,7 @@ def test_dns_refuses_a_zone_file_that_names_no_zone(
             "nsd/more.conf",
             b"server:\n  rrl-ratelimit: 200\n",
             b"server:\n  no-such-option: 200\n",
-            "nsd/more.conf:2: ",
+            "/run/appliance/config/nsd/more.conf:2: at 'no-such-option:': error: syntax error",
         ),
         (
             "dns-knot",
@@ -243,7 +252,7 @@ def test_dns_checks_what_the_administrator_added(
     start(boot, shipped(name), config={path: good}).wait_ready()
     guest = start(boot, shipped(name), config={path: bad})
     assert guest.wait_end() == 86
-    assert reason in guest.text
+    assert reason in guest.statuses[-1]
 
 
 def test_dns_answers_are_the_same_from_each(shipped: Callable[[str], Image], boot: Boot) -> None:
@@ -279,24 +288,40 @@ def test_web_serves_the_site_on_the_data_volume(
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("server", "reason"),
     [
-        ("web-nginx", 'unknown directive "no_such_option" in /run/appliance/config/more.conf:1'),
-        ("web-lighttpd", "source: /run/appliance/config/more.conf line: 1 "),
+        (
+            "nginx",
+            'check failed: unknown directive "no_such_option" in /run/appliance/config/nginx/more.conf:1',
+        ),
+        ("lighttpd", "source: /run/appliance/config/lighttpd/more.conf line: 1 "),
     ],
 )
 def test_web_checks_what_the_administrator_added(
-    shipped: Callable[[str], Image], boot: Boot, data: Path, name: str, reason: str
+    shipped: Callable[[str], Image], boot: Boot, data: Path, server: str, reason: str
 ) -> None:
-    guest = start(boot, shipped(name), config={"more.conf": b"no_such_option on;\n"}, data=data)
+    config = {f"{server}/more.conf": b"no_such_option on;\n"}
+    guest = start(boot, shipped(f"web-{server}"), config=config, data=data)
     assert guest.wait_end() == 86
-    assert reason in guest.text
+    assert reason in guest.statuses[-1]
+
+
+def test_web_nginx_logs_what_an_added_server_does(
+    shipped: Callable[[str], Image], boot: Boot, data: Path
+) -> None:
+    config = {"nginx/more.conf": b"server { listen 8080; root /data/htdocs; }\n"}
+    asking = with_health(
+        shipped("web-nginx"), "/run/appliance/bin/wget", "-q", "-O", "-", "http://127.0.0.1:8080/index.html"
+    )
+    guest = start(boot, asking, config=config, data=data)
+    guest.wait_text('"GET /index.html HTTP/1.1" 200')
+    assert_serves(guest)
 
 
 def test_web_lighttpd_is_not_started_with_an_option_it_would_ignore(
     shipped: Callable[[str], Image], boot: Boot, data: Path
 ) -> None:
-    config = {"more.conf": b'server.no-such-option = "on"\n'}
+    config = {"lighttpd/more.conf": b'server.no-such-option = "on"\n'}
     guest = start(boot, shipped("web-lighttpd"), config=config, data=data)
     assert guest.wait_end() == 86
     assert "unknown config-key: server.no-such-option" in guest.statuses[-1]
@@ -305,7 +330,17 @@ def test_web_lighttpd_is_not_started_with_an_option_it_would_ignore(
 def test_web_lighttpd_is_healthy_where_the_site_needs_a_password(
     shipped: Callable[[str], Image], boot: Boot, data: Path
 ) -> None:
-    assert_serves(start(boot, shipped("web-lighttpd"), config={"password.conf": PASSWORD_CONF}, data=data))
+    config = {"lighttpd/password.conf": PASSWORD_CONF}
+    assert_serves(start(boot, shipped("web-lighttpd"), config=config, data=data))
+
+
+@pytest.mark.parametrize("server", ["nginx", "lighttpd"])
+def test_web_reads_its_own_settings_where_there_are_settings_for_both(
+    shipped: Callable[[str], Image], boot: Boot, data: Path, server: str
+) -> None:
+    script = "wget -S -O /dev/null http://127.0.0.1/ 2>&1 | grep Settings-Of"
+    heard = hear(start(boot, telling(shipped(f"web-{server}"), script), config=SETTINGS, data=data))
+    assert [line.strip() for line in heard] == [f"Settings-Of: {server}"]
 
 
 @pytest.mark.parametrize(("first", "second"), [WEB, WEB[::-1]])

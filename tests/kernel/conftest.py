@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -65,6 +65,42 @@ def own_namespaces() -> Iterator[None]:
     finally:
         for descriptor in (*home, root, directory):
             os.close(descriptor)
+
+
+class OtherNetwork:
+    """A second network namespace, for what stands at the other end of a cable."""
+
+    def __init__(self) -> None:
+        with self._elsewhere(lambda: _checked(_libc.unshare(CLONE_NEWNET), "unshare")):
+            self._descriptor = _own_network()
+
+    @property
+    def path(self) -> str:
+        """For ip(8), in place of a namespace's name."""
+        return f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    def close(self) -> None:
+        """Give it up; what is in it goes with it."""
+        os.close(self._descriptor)
+
+    def entered(self) -> AbstractContextManager[None]:
+        """This thread is in it for a block; sockets made there stay there."""
+        return self._elsewhere(lambda: _checked(_libc.setns(self._descriptor, CLONE_NEWNET), "setns"))
+
+    @staticmethod
+    @contextmanager
+    def _elsewhere(go: Callable[[], None]) -> Iterator[None]:
+        home = _own_network()
+        try:
+            go()
+            yield
+        finally:
+            _checked(_libc.setns(home, CLONE_NEWNET), "setns")
+            os.close(home)
+
+
+def _own_network() -> int:
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import pytest
 
 from agent import daemon as module
 from agent.config.manifest import render_manifest
+from agent.core import prober
 from agent.core.operations import ENDED_KEPT, Operation, OperationState
 from agent.daemon import Daemon
 from agent.host import appliances
@@ -30,6 +31,7 @@ from tests.fakes.events import EventLog, catch_events
 from tests.fakes.samples import NETWORK, sample_facts, sample_image, sample_manifest
 from tests.fakes.systemd import FakeSystemd, fake_systemd
 from tests.kernel.links import ip, links
+from tests.kernel.servers import tcp_server, wait_for_the_end
 
 NAME, ROOT, MANAGER = "org.appliance1", "/org/appliance1", "org.appliance1.Manager"
 OPERATION, PROPERTIES = "org.appliance1.Operation", "org.freedesktop.DBus.Properties"
@@ -212,6 +214,37 @@ async def test_a_broken_configuration_keeps_it_neither_from_starting_nor_from_wa
         with pytest.raises(HostError, match=r"dns\.yaml:2:1"):
             await found.call("Apply", False, signature="b")
     assert Event.REFUSED in events.events()
+
+
+async def test_an_appliance_is_asked_from_outside(
+    bus: MessageBus,
+    paths: Paths,
+    manager: ServiceManager,
+    events: EventLog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prober, "QUICK_S", 0.02)
+    ip("link", "set", "lo", "up")
+    # Who has the address is somebody else's business: here it is the host itself.
+    ip("address", "add", "10.88.0.80/32", "dev", "lo")
+    network = "network: {name: default, address: 10.88.0.80}\n"
+    configure(paths, "web", f"image: dns-nsd\n{network}health: {{probe: {{tcp: 80}}}}\n")
+    reason = "seen from outside: 10.88.0.80 port 80/tcp is closed"
+    async with running(bus, paths, manager) as found:
+        set_active(found.systemd, "web")
+        await found.systemd.change("web", ActiveState=Variant("s", "active"))
+        await until(lambda: "STATUS=1 degraded" in manager.lines())
+        assert events.entries[-1] == (Event.DEGRADED, "web", f"Appliance web is degraded: {reason}.")
+        with tcp_server(wait_for_the_end, address="10.88.0.80", port=80):
+            await until(lambda: events.entries[-1][0] is Event.HEALTHY)
+        await until(lambda: events.entries[-1][0] is Event.DEGRADED)
+        configure(paths, "web", f"image: dns-nsd\n{network}health: {{probe: none}}\n")
+        # It concerns the agent alone: nothing of the host is to be changed.
+        assert await found.call("Apply", False, signature="b") == [[], []]
+        await until(lambda: events.entries[-1][0] is Event.HEALTHY)
+        (paths.configuration / "appliances/web.yaml").unlink()
+        await found.call("Apply", False, signature="b")
+    assert not [call for call in found.systemd.calls if "Restart" in call]
 
 
 @pytest.mark.usefixtures("events")

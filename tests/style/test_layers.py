@@ -33,6 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Who may import what is not in the standard library. Of what is named here, a path stands for all below it.
 DOORS: dict[str, tuple[str, ...]] = {
     "dbus_next": ("agent/host/bus.py",),
+    "dns": ("agent/host/probes.py",),
+    "icmplib": ("agent/host/probes.py",),
+    "ntplib": ("agent/host/probes.py",),
     "pyroute2": ("agent/host/netlink.py",),
     "pystemd": ("agent/cli", "agent/daemon.py", "agent/util/journal.py"),
     "yaml": ("agent/config", "agent/image"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import images
+from tests.system.images import CRASH, Kind
 from tests.system.lab import Host
 
 LABS = os.environ.get("APPLIANCE_LABS", "").split()
@@ -29,8 +30,8 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     directory = tmp_path_factory.mktemp("images")
     own = [
         images.build(directory),
-        images.build(directory, version="2"),
-        images.build(directory, name="crasher", crash=True),
+        images.build(directory, Kind(version="2")),
+        images.build(directory, Kind(name="crasher", exec=CRASH)),
     ]
     return [*sorted(Path(os.environ["APPLIANCE_IMAGES"]).glob("*.squashfs")), *own]
 

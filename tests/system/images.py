@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 NAME = "misbehave"
@@ -16,6 +17,9 @@ _CGI = {
     "exit": "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$PPID/status)",
     "panic": "echo c >/proc/sysrq-trigger",
     "unhealthy": "touch /tmp/unhealthy",
+    # For a while it has no address, and what runs in it does not notice.
+    "away": "setsid sh -c 'ip address del $0 dev vec0; sleep 20; ip address add $0 dev vec0' 10.88.0.80/24"
+    " <&- >/dev/null 2>&1 &",
     "healthy": "rm -f /tmp/unhealthy",
     "count": "n=$(cat /data/count 2>/dev/null); echo $((n + 1)) >/data/count; sync; cat /data/count",
     "size": "df -k /data | tail -n 1",
@@ -30,31 +34,48 @@ name: {name}
 version: "{version}"
 vendor: test.example
 architecture: x86_64
-role: test/1
+role: {role}
 service:
-  prepare: [/bin/busybox, sh, -c, "test ! -e /run/appliance/config/fail-prepare"]
+  prepare: [/bin/busybox, sh, -c, "test ! -e /run/appliance/config/fail-prepare{prepare}"]
   check: [/bin/busybox, sh, -c, "test ! -e /run/appliance/config/fail-check"]
   exec: {exec}
-  ready: {{tcp: 80}}
+  ready: {{tcp: {port}}}
   ready-timeout: 3s
   stop: {{signal: TERM, timeout: 2s}}
 health: {{exec: [/bin/busybox, sh, -c, "test ! -e /tmp/unhealthy || {{ echo out of order; exit 1; }}"]}}
-data: {{mount: /data, format: 1, reads: [1]}}
-requests: {{memory: 32M}}
+data: {{mount: /data, format: {format}, reads: {reads}}}
+requests: {{memory: {memory}, ports: [{ports}]}}
 """
-_SERVE = '[/bin/busybox, httpd, -f, -p, "80", -h, /www]'
-_CRASH = "[/bin/busybox, false]"
+SERVE = '[/bin/busybox, httpd, -f, -p, "80", -h, /www]'
+CRASH = "[/bin/busybox, false]"
 
 
-def build(directory: Path, *, name: str = NAME, version: str = "1", crash: bool = False) -> Path:
-    """Make the image file; with `crash` its service ends at once."""
-    root = directory / f"{name}-{version}"
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What an image says and does; without changes it is a web server that behaves until it is told not
+    to."""
+
+    name: str = NAME
+    version: str = "1"
+    role: str = "test/1"
+    exec: str = SERVE
+    prepare: str = ""
+    port: int = 80
+    format: int = 1
+    reads: str = "[1]"
+    memory: str = "32M"
+    ports: str = "80/tcp"
+
+
+def build(directory: Path, kind: Kind = Kind()) -> Path:
+    """Make the image file."""
+    root = directory / f"{kind.name}-{kind.version}"
     for path in _DIRECTORIES:
         (root / path).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     for link in _LINKS:
         (root / "etc" / link).symlink_to(f"/run/appliance/{link}")
-    (root / "www/index.html").write_text(f"{name} {version}\n", encoding="ascii")
+    (root / "www/index.html").write_text(f"{kind.name} {kind.version}\n", encoding="ascii")
     for cgi, text in _CGI.items():
         program = root / "www/cgi-bin" / cgi
         shell = (
@@ -62,9 +83,8 @@ def build(directory: Path, *, name: str = NAME, version: str = "1", crash: bool 
         )
         program.write_text(f"{shell}{text}\n", encoding="ascii")
         program.chmod(0o755)
-    manifest = _MANIFEST.format(name=name, version=version, exec=_CRASH if crash else _SERVE)
-    (root / "usr/lib/appliance/manifest.yaml").write_text(manifest, encoding="ascii")
-    image = directory / f"{name}-{version}.squashfs"
+    (root / "usr/lib/appliance/manifest.yaml").write_text(_MANIFEST.format(**asdict(kind)), encoding="ascii")
+    image = directory / f"{kind.name}-{kind.version}.squashfs"
     squash = ["mksquashfs", str(root), str(image), "-all-root", "-comp", "zstd", "-quiet", "-no-progress"]
     subprocess.run(squash, check=True, stdout=subprocess.DEVNULL)
     return image

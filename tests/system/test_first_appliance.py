@@ -124,11 +124,7 @@ def test_agents_lines_stand_in_the_appliances_log(host: Host, web: str) -> None:
     cursor = host.cursor()
     host.run("systemctl", "restart", "appliance@web")
     host.wait("the event", lambda: "Appliance web is healthy." in host.messages(web, since=cursor))
-    events = [
-        entry
-        for entry in host.journal(f"--after-cursor={cursor}", "APPLIANCE=web")
-        if "APPLIANCE_EVENT" in entry
-    ]
+    events = [entry for entry in host.journal("APPLIANCE=web", since=cursor) if "APPLIANCE_EVENT" in entry]
     assert [entry["APPLIANCE_EVENT"] for entry in events] == ["stopped", "starting", "healthy"]
     assert all(re.fullmatch("[0-9a-f]{32}", entry["MESSAGE_ID"]) for entry in events)
     explained = host.run(

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from agent.model.probe import (
+    DnsProbe,
+    DnsStatus,
+    DnsType,
+    HttpProbe,
+    NtpProbe,
+    PingProbe,
+    Probe,
+    SmtpProbe,
+    TcpProbe,
+    UdpProbe,
+)
+
 # Text that ends lines for one reader or another, or starts sections, specifiers or escape sequences.
 HOSTILE_TEXTS = (
     "\n[Service]\nExecStartPre=/bin/sh",
@@ -39,4 +52,28 @@ values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(hostile_texts, inner, max_size=4),
     max_leaves=8,
+)
+
+_labels = st.from_regex(r"\A[a-z0-9_]([a-z0-9-]{0,10}[a-z0-9])?\Z")
+_ports = st.integers(1, 65535)
+probes: st.SearchStrategy[Probe] = st.one_of(
+    st.builds(TcpProbe, _ports),
+    st.builds(UdpProbe, _ports),
+    st.builds(
+        DnsProbe,
+        st.lists(_labels, min_size=1, max_size=4).map(".".join),
+        st.sampled_from(DnsType),
+        st.sampled_from(DnsStatus),
+        _ports,
+    ),
+    st.builds(
+        HttpProbe,
+        st.from_regex(r"\A/[!-~]{0,40}\Z"),
+        st.just(0) | st.integers(200, 599),
+        st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), max_size=20),
+        _ports,
+    ),
+    st.just(PingProbe()),
+    st.builds(NtpProbe, _ports),
+    st.builds(SmtpProbe, _ports),
 )

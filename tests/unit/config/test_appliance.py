@@ -12,6 +12,7 @@ from agent.config.document import Findings, read_document
 from agent.model.appliance import KERNEL, Appliance, Isolation
 from agent.model.image import ImageReference
 from agent.model.network import Attachment
+from agent.model.probe import DnsProbe, PingProbe, Probe
 
 
 def read(text: str) -> tuple[Appliance, list[str]]:
@@ -77,8 +78,11 @@ timezone: Europe/Berlin
             ["dns.yaml:2:20: health.interval: 1ms is out of range (100ms to 3600s)"],
         ),
         (
-            "image: a\nhealth: {probe: {}}",
-            ["dns.yaml:2:10: “health.probe” is not available in this version; known here: interval"],
+            "image: a\nhealth: {probe: {tcp: 0}, probes: ping}",
+            [
+                "dns.yaml:2:23: health.probe.tcp: a number from 1 to 65535 expected, found 0",
+                "dns.yaml:2:27: “health.probes” is not a known key; known here: interval, probe",
+            ],
         ),
         (
             "image: a\nkernel: ../linux",
@@ -92,6 +96,23 @@ timezone: Europe/Berlin
 )
 def test_refusals(text: str, expected: list[str]) -> None:
     assert read(text)[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("health", "probes"),
+    [
+        ("{}", None),
+        ("{interval: 1s}", None),
+        ("{probe: none}", ()),
+        ("{probe: ping}", (PingProbe(),)),
+        ("{probe: {dns: {name: example.test}}}", (DnsProbe("example.test"),)),
+    ],
+)
+def test_probes_are_those_of_the_image_unless_the_administrator_says_so(
+    health: str, probes: tuple[Probe, ...] | None
+) -> None:
+    appliance, findings = read(f"image: a\nhealth: {health}")
+    assert (appliance.probes, findings) == (probes, [])
 
 
 @pytest.mark.parametrize("key", ["publish", "group", "peers", "grants"])

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.manifest import MAX_BYTES, SIGNALS, read_manifest, render_manifest
+from agent.config.probe import MAX_PROBES
 from agent.model.errors import ConfigurationError
 from agent.model.image import DataFormat, Manifest, Ready, ReadyKind, Requests, Service
-from tests.unit.config.strategies import HOSTILE_TEXTS, values
+from agent.model.probe import HttpProbe, TcpProbe, UdpProbe
+from tests.unit.config.strategies import HOSTILE_TEXTS, probes, values
 
 HEAD = """\
 interface: 1
@@ -39,7 +41,7 @@ service:
   stop: {signal: QUIT, timeout: 5s}
   reload: {signal: HUP}
   environment: {MALLOC_ARENA_MAX: "1"}
-health: {exec: [/usr/lib/appliance/health]}
+health: {exec: [/usr/lib/appliance/health], probe: [{udp: 53}, {http: {status: any}}]}
 writable: [/var/lib/nsd, /run, /tmp]
 data: {mount: /data, format: 2, reads: [1, 2]}
 requests: {memory: 48M, ports: [53/udp, 53/tcp]}
@@ -79,6 +81,7 @@ def test_everything_a_manifest_can_say() -> None:
         writable=("/var/lib/nsd", "/run", "/tmp"),
         data=DataFormat(mount="/data", format=2, reads=(1, 2)),
         requests=Requests(memory_bytes=48 << 20, ports=("53/udp", "53/tcp")),
+        probes=(UdpProbe(53), HttpProbe(status=0)),
     )
 
 
@@ -87,6 +90,11 @@ def test_the_least_a_manifest_must_say() -> None:
     assert manifest.service == Service(exec=("/usr/sbin/nsd", "-d"))
     assert (manifest.health, manifest.writable, manifest.data) == ((), (), None)
     assert manifest.requests == Requests()
+
+
+def test_a_probe_alone_is_enough() -> None:
+    manifest = read(HEAD + SERVICE + "health: {probe: {tcp: 80}}\n")
+    assert (manifest.health, manifest.probes) == ((), (TcpProbe(80),))
 
 
 @pytest.mark.parametrize(
@@ -170,6 +178,10 @@ def test_a_service_that_is_refused(part: str) -> None:
     [
         "health: [/bin/a]",
         "health: {}",
+        "health: {probe: none}",
+        "health: {probe: []}",
+        "health: {probe: {exec: [/bin/a]}}",
+        f"health: {{probe: [{', '.join(['ping'] * 9)}]}}",
         "writable: /var",
         "writable: [/]",
         "writable: [var]",
@@ -246,6 +258,7 @@ manifests = st.builds(
     writable=st.lists(st.sampled_from(("/run", "/tmp", "/var/lib/a", "/srv")), unique=True).map(tuple),
     data=st.none() | st.sampled_from([DataFormat("/data", format=3, reads=(1, 3)), DataFormat("/d")]),
     requests=st.builds(Requests, st.integers(8 << 20, 1 << 36), st.sampled_from([(), ("53/udp",)])),
+    probes=st.lists(probes, max_size=MAX_PROBES).map(tuple),
 )  # fmt: skip
 
 

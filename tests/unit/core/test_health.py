@@ -141,6 +141,26 @@ def test_reasons(status: dict[str, Any], reason: str) -> None:
     assert failure_reason(UnitStatus(**status)) == reason
 
 
+@pytest.mark.parametrize(
+    ("status", "health", "reason"),
+    [
+        ({"active_state": "active"}, Health.DEGRADED, "seen from outside: no answer"),
+        ({"active_state": "reloading"}, Health.DEGRADED, "seen from outside: no answer"),
+        ({"active_state": "active", "status_text": "unhealthy: full"}, Health.DEGRADED, "full"),
+        ({"active_state": "activating", "sub_state": "start"}, Health.STARTING, ""),
+        ({"active_state": "deactivating"}, Health.STOPPED, "stopping"),
+        ({"active_state": "failed", "result": "oom-kill"}, Health.FAILED, None),
+        ({}, Health.STOPPED, ""),
+    ],
+)
+def test_a_verdict_from_outside_counts_for_running_guests_that_say_they_are_well(
+    status: dict[str, Any], health: Health, reason: str | None
+) -> None:
+    found = health_of(UnitStatus(**status), "no answer")
+    assert found.health is health
+    assert reason is None or found.reason == reason
+
+
 @given(
     st.sampled_from(STATES),
     st.sampled_from(RESULTS),

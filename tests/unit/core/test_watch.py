@@ -136,3 +136,44 @@ def test_what_is_forgotten_is_adopted_anew(watch: Watch, events: EventLog) -> No
     )
     watch.update("dns", failed("watchdog"))
     assert events.entries == []
+
+
+# --- verdicts from outside
+
+OUTSIDE = "no answer from 10.88.0.53 port 53/udp within 2 s"
+
+
+def test_a_verdict_and_its_end_are_events(watch: Watch, events: EventLog, changes: list[str]) -> None:
+    watch.adopt("dns", ACTIVE)
+    for verdict in (OUTSIDE, OUTSIDE, "", ""):
+        watch.judge("dns", verdict)
+    assert events.entries == [
+        (Event.DEGRADED, "dns", f"Appliance dns is degraded: seen from outside: {OUTSIDE}."),
+        (Event.HEALTHY, "dns", "Appliance dns is healthy."),
+    ]
+    assert events.fields[0]["reason"] == f"seen from outside: {OUTSIDE}"
+    assert changes == ["dns"] * 3
+
+
+def test_a_verdict_stays_while_the_unit_reports_this_and_that(watch: Watch, events: EventLog) -> None:
+    watch.adopt("dns", ACTIVE)
+    watch.judge("dns", OUTSIDE)
+    watch.update("dns", UnitStatus(active_state="active", status_text="running"))
+    assert watch.health("dns").health is Health.DEGRADED
+    watch.update("dns", unhealthy("disk full"))
+    watch.update("dns", ACTIVE)
+    assert [message for _, _, message in events.entries] == [
+        f"Appliance dns is degraded: seen from outside: {OUTSIDE}.",
+        "Appliance dns is degraded: disk full.",
+        f"Appliance dns is degraded: seen from outside: {OUTSIDE}.",
+    ]
+
+
+def test_nobody_is_judged_who_is_not_watched(watch: Watch, events: EventLog, changes: list[str]) -> None:
+    watch.judge("dns", OUTSIDE)
+    watch.adopt("dns", ACTIVE)
+    assert watch.health("dns").health is Health.HEALTHY
+    watch.judge("dns", OUTSIDE)
+    watch.forget("dns")
+    watch.adopt("dns", ACTIVE)
+    assert watch.health("dns").health is Health.HEALTHY
