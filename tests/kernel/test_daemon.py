@@ -28,30 +28,30 @@ from agent.util.journal import Event
 from tests.bus.conftest import MessageBus, message_bus
 from tests.fakes.bus import connected
 from tests.fakes.events import EventLog, catch_events
-from tests.fakes.samples import NETWORK, sample_facts, sample_image, sample_manifest
+from tests.fakes.samples import NETWORK, sample_facts, sample_manifest
 from tests.fakes.systemd import FakeSystemd, fake_systemd
 from tests.kernel.links import ip, links
 from tests.kernel.servers import tcp_server, wait_for_the_end
 
 NAME, ROOT, MANAGER = "org.appliance1", "/org/appliance1", "org.appliance1.Manager"
 OPERATION, PROPERTIES = "org.appliance1.Operation", "org.freedesktop.DBus.Properties"
-NEWER = Digest.of(b"newer")
+OLDER, NEWER = Digest.of(b"hsqs older"), Digest.of(b"hsqs newer")
 OWNER = 61000
 TIMEOUT_S = 10.0
 
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """A host with one network, one image and nothing else."""
-    paths, image = Paths(tmp_path), sample_image()
+    """A host with one network, two versions of an image and nothing else."""
+    paths = Paths(tmp_path)
     newer = sample_manifest(version="4.7-1", data=None)
     files = {
-        paths.images / NEWER.directory / "image.squashfs": b"hsqs",
+        paths.images / NEWER.directory / "image.squashfs": b"hsqs newer",
         paths.images / NEWER.directory / "manifest.yaml": render_manifest(newer).encode(),
         paths.guest_runtime: b"runtime.",
         paths.configuration / "networks/default.yaml": NETWORK.encode(),
-        paths.images / image.digest.directory / "image.squashfs": b"hsqs",
-        paths.images / image.digest.directory / "manifest.yaml": render_manifest(
+        paths.images / OLDER.directory / "image.squashfs": b"hsqs older",
+        paths.images / OLDER.directory / "manifest.yaml": render_manifest(
             sample_manifest(data=None)
         ).encode(),
     }
@@ -256,7 +256,7 @@ async def test_a_swap_outlives_the_agent(bus: MessageBus, paths: Paths, manager:
         [path] = await found.call("Swap", "dns", "dns-nsd:4.6", [], signature="ssas")
         assert await ended(found, path) == "succeeded"
         history = await found.call("GetHistory", "dns", signature="s")
-    assert current.readlink().name == sample_image().digest.directory
+    assert current.readlink().name == OLDER.directory
     assert (current.parent / "previous").readlink().name == NEWER.directory
     async with running(bus, paths, manager) as found:
         assert await found.call("GetHistory", "dns", signature="s") == history
