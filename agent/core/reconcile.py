@@ -201,16 +201,23 @@ class Reconciler:
         gathered = self._planner.gather(kept=kept)
         if anew:
             self._planner.clear_failures(gathered)
-        plan, problems = self._planner.plan(gathered, self.plan.assignments)
+        plan, problems = self._spare_busy(*self._planner.plan(gathered, self.plan.assignments))
         if keep:
             self._planner.keep_configuration(gathered)
-        return self._spare_busy(plan, problems)
+        return plan, problems
 
     def _spare_busy(self, plan: HostPlan, problems: tuple[str, ...]) -> tuple[HostPlan, tuple[str, ...]]:
         """Leave appliances as they are of which an operation is under way."""
         busy = {name: self.plan.appliances[name] for name in self._busy() if name in self.plan.appliances}
         if not busy:
             return plan, problems
+        if removed := sorted(busy.keys() - plan.appliances.keys()):
+            # Its addresses would be free for others while it still has them.
+            raise ApplianceError(
+                f"An operation is under way on {', '.join(removed)}, which the configuration no longer has.",
+                problem=Problem.BUSY,
+                remedy="Apply once more when it has ended.",
+            )
         later = [
             f"{name}: an operation is under way; apply once more when it has ended"
             for name in sorted(busy)

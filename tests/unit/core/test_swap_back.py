@@ -277,7 +277,9 @@ async def test_apply_removes_nothing_under_its_hands(guests: Guests, world: Worl
     operation = await begin(world, NEW)
     await reach(world, operation, "soak")
     world.files.write("appliances/dns.yaml", "")
-    await apply(world)
+    with pytest.raises(ApplianceError, match="An operation is under way on dns") as caught:
+        await apply(world)
+    assert caught.value.problem is Problem.BUSY
     assert guests.running["dns"] == NEW
     world.operations.cancel(operation.number)
     await world.operations.finished(operation)
