@@ -151,6 +151,7 @@ class Daemon:
                 self._feed_watchdog(),
                 self._restore_links(),
                 self._prober.run(),
+                self._operations.surprise(),
             )
         ]
         try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 from agent.model.errors import ApplianceError, Problem
 
@@ -67,6 +68,8 @@ class Operations:
         self._operations: dict[int, Operation] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._last = 0
+        self._surprise: BaseException | None = None
+        self._surprised = asyncio.Event()
 
     def begin(self, kind: str, appliance: str, work: Work) -> Operation:
         """Start `work`; ApplianceError BUSY where this appliance has an operation already.
@@ -87,7 +90,7 @@ class Operations:
         self._on_change(operation)
         task = asyncio.ensure_future(self._run(operation, work))
         self._tasks[operation.number] = task
-        task.add_done_callback(lambda _task: self._tasks.pop(operation.number, None))
+        task.add_done_callback(partial(self._ended, operation.number))
         return operation
 
     def all(self) -> list[Operation]:
@@ -132,12 +135,25 @@ class Operations:
             await asyncio.wait([task])
         return operation
 
+    async def surprise(self) -> None:
+        """Wait until a work ends with an error that nobody foresaw, and raise that: the agent must not go on
+        as if nothing had happened. The next one takes up what the work has kept."""
+        await self._surprised.wait()
+        if self._surprise:
+            raise self._surprise
+
     async def close(self) -> None:
         """Leave all work where it stands."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(number, None)
+        if not task.cancelled() and (error := task.exception()):
+            self._surprise = error
+            self._surprised.set()
 
     async def _run(self, operation: Operation, work: Work) -> None:
         try:

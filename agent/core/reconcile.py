@@ -161,6 +161,11 @@ class Reconciler:
             raise ApplianceError(f"There is no appliance “{appliance}”.", problem=Problem.NOT_FOUND)
         return self.plan.appliances[appliance]
 
+    async def idle(self) -> None:
+        """Wait for the run under way: it may not know of an operation that began only after it did."""
+        async with self._lock:
+            pass
+
     async def stage(self, plan: AppliancePlan) -> None:
         """Write what a start by this plan needs, without making it the plan: a running guest goes on."""
         async with self._lock:
@@ -196,16 +201,23 @@ class Reconciler:
         gathered = self._planner.gather(kept=kept)
         if anew:
             self._planner.clear_failures(gathered)
-        plan, problems = self._planner.plan(gathered, self.plan.assignments)
+        plan, problems = self._spare_busy(*self._planner.plan(gathered, self.plan.assignments))
         if keep:
             self._planner.keep_configuration(gathered)
-        return self._spare_busy(plan, problems)
+        return plan, problems
 
     def _spare_busy(self, plan: HostPlan, problems: tuple[str, ...]) -> tuple[HostPlan, tuple[str, ...]]:
         """Leave appliances as they are of which an operation is under way."""
         busy = {name: self.plan.appliances[name] for name in self._busy() if name in self.plan.appliances}
         if not busy:
             return plan, problems
+        if removed := sorted(busy.keys() - plan.appliances.keys()):
+            # Its addresses would be free for others while it still has them.
+            raise ApplianceError(
+                f"An operation is under way on {', '.join(removed)}, which the configuration no longer has.",
+                problem=Problem.BUSY,
+                remedy="Apply once more when it has ended.",
+            )
         later = [
             f"{name}: an operation is under way; apply once more when it has ended"
             for name in sorted(busy)

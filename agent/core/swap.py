@@ -180,7 +180,7 @@ class Swapper:
         for name in await self._run(self._states.names):
             try:
                 await self._settle(name)
-            except ApplianceError as error:
+            except (ApplianceError, OSError) as error:
                 _log.error("%s: %s", name, error)
 
     async def _settle(self, name: str) -> None:
@@ -229,7 +229,7 @@ class Swapper:
         for name in list(self._reconciler.plan.appliances):
             try:
                 await self._resume(name)
-            except ApplianceError as error:
+            except (ApplianceError, OSError) as error:
                 _log.error("%s: the swap cannot be taken up: %s", name, error)
 
     async def _resume(self, name: str) -> None:
@@ -249,6 +249,7 @@ class Swapper:
 
     async def _carry_through(self, job: Job) -> OperationState:
         """Take step after step until the swap has ended; how it did."""
+        await self._reconciler.idle()
         try:
             await self._take_steps(job)
         finally:

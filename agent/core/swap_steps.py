@@ -138,7 +138,7 @@ class Steps:
         data_format = job.swap.old_format if not job.swap.restore else 0
         await self.examine(job.old, job.new, data_format=data_format, accept=job.accept)
         snapshot = f"{SWAP_PREFIX}{job.swap.number}" if await self._wants_snapshot(job) else ""
-        baseline = await self._outside.ask(job.old) if job.swap.running else ""
+        baseline = await self._ask(job.old) if job.swap.running else ""
         if baseline:
             _log.warning("%s: did not answer from outside even before the swap: %s", job.name, baseline)
         job.state = replace(job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline))
@@ -224,8 +224,8 @@ class Steps:
         """Start the new image, and ask it."""
         await self._reconciler.put(job.new)
         await self._start(job, job.new)
-        if not job.swap.baseline:
-            await self._ask(job)
+        if not job.swap.baseline and (why := await self._ask(job.new)):
+            raise SwapError(f"it does not answer from outside: {why}", blame=True)
         await self._measured(job)
         return Step.READY
 
@@ -309,16 +309,15 @@ class Steps:
         if not _is_good(job.swap, health):
             raise SwapError(health.reason or f"it is {health.health}", blame=True)
 
-    async def _ask(self, job: Job) -> None:
-        """Ask from outside, until there is an answer or enough is enough."""
-        why = ""
-        for number in range(OUTSIDE_TRIES):
-            if number:
-                await asyncio.sleep(OUTSIDE_PAUSE_S)
-            why = await self._outside.ask(job.new)
+    async def _ask(self, plan: AppliancePlan) -> str:
+        """Ask from outside until there is an answer or enough is enough; why there was none, or ''."""
+        why = await self._outside.ask(plan)
+        for _ in range(OUTSIDE_TRIES - 1):
             if not why:
-                return
-        raise SwapError(f"it does not answer from outside: {why}", blame=True)
+                break
+            await asyncio.sleep(OUTSIDE_PAUSE_S)
+            why = await self._outside.ask(plan)
+        return why
 
     async def _measured(self, job: Job) -> None:
         if job.measurement is None:

@@ -276,7 +276,8 @@ class ApplianceFiles:
     def _forget(self, appliance: str) -> None:
         directory = self._paths.appliance_runtime(appliance)
         state = self._paths.appliance_state(appliance)
-        links = (link for pattern in LINKS for link in state.glob(pattern))
+        # A pattern without a wildcard does not find links that lead nowhere (Python 3.11).
+        links = (link for link in state.glob("*") if any(map(link.match, LINKS)))
         for path in (directory / "launch", *directory.glob("initrd-*"), *links):
             path.unlink(missing_ok=True)
 

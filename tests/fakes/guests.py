@@ -19,7 +19,9 @@ from typing import Any
 from agent.model.errors import UnitError
 from agent.model.health import UnitStatus
 from agent.model.image import Image
-from tests.fakes.world import FakeFiles, FakeImages, FakeUnits, FakeVolumes, Journal, World
+from tests.fakes.journal import Journal
+from tests.fakes.swaps import FakeVolumes
+from tests.fakes.world import FakeFiles, FakeImages, FakeUnits, World
 
 SICK_AFTER_S = 0.002
 

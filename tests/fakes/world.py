@@ -11,7 +11,7 @@ One clock serves all: each thing done takes a second, so that times tell what ha
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -33,34 +33,11 @@ from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
 from agent.model.names import check_instance_of
 from agent.model.network import Bridge, Tap
-from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
-from tests.fakes.outside import FakeOutside
+from tests.fakes.journal import Journal
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
-
-SECOND_US = 1_000_000
-
-
-@dataclass
-class Journal:
-    """What was done, in order; doing something takes a second. `failing` holds what is to go wrong
-    instead."""
-
-    done: list[str] = field(default_factory=list)
-    failing: dict[str, Exception] = field(default_factory=dict)
-    now_us: int = SECOND_US
-
-    def note(self, text: str) -> None:
-        self.now_us += SECOND_US
-        if text in self.failing:
-            raise self.failing[text]
-        self.done.append(text)
-
-    def take(self) -> list[str]:
-        """What was done since the last call."""
-        taken, self.done = self.done, []
-        return taken
+from tests.fakes.swaps import FakeOutside, FakeStates, FakeVolumes
 
 
 class FakeUnits:
@@ -287,14 +264,11 @@ class FakeFiles:
         return changes
 
     def plan_removal(self, appliance: str) -> list[Change]:
+        forget = partial(self._set, appliance, launch="", initrd="")
+        remove = partial(self._set, appliance, drop_in="")
         return [
-            Change("remove its launch plan", partial(self._set, appliance, launch="", initrd=""), appliance),
-            Change(
-                "remove its unit settings",
-                partial(self._set, appliance, drop_in=""),
-                appliance,
-                Effect.DAEMON_RELOAD,
-            ),
+            Change("remove its launch plan", forget, appliance),
+            Change("remove its unit settings", remove, appliance, Effect.DAEMON_RELOAD),
         ]
 
     def needs_growth(self, plan: AppliancePlan) -> bool:
@@ -348,63 +322,6 @@ class FakeFiles:
         if "image" not in values:
             values["planned_at_us"] = self._journal.now_us
         self.owned[name] = replace(self.owned.get(name, _Owned()), **values)
-
-
-class FakeStates:
-    """States that outlive the agent."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.kept: dict[str, ApplianceState] = {}
-
-    def names(self) -> list[str]:
-        return sorted(self.kept)
-
-    def read(self, appliance: str) -> ApplianceState:
-        return self.kept.get(appliance, ApplianceState())
-
-    def write(self, appliance: str, state: ApplianceState) -> bool:
-        changed = self.read(appliance) != state
-        self.kept[appliance] = state
-        return changed
-
-
-class FakeVolumes:
-    """Data volumes and their snapshots, each as a text."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.shares = False
-        self.volumes: dict[str, str] = {}
-        self.snapshots: dict[str, dict[str, str]] = {}
-
-    def can_share(self, appliance: str) -> bool:
-        del appliance
-        return self.shares
-
-    def has(self, appliance: str, snapshot: str) -> bool:
-        return snapshot in self.snapshots.get(appliance, {})
-
-    def take(self, appliance: str, snapshot: str) -> None:
-        self._journal.note(f"snapshot {appliance} {snapshot}")
-        self.snapshots.setdefault(appliance, {})[snapshot] = self.volumes.get(appliance, "")
-
-    def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
-        self._journal.note(f"exchange {appliance} {snapshot} {restored}")
-        kept = self.snapshots.setdefault(appliance, {})
-        kept[snapshot], self.volumes[appliance] = self.volumes.get(appliance, ""), kept.pop(restored)
-
-    def restore(self, appliance: str, snapshot: str) -> bool:
-        kept = self.snapshots.get(appliance, {})
-        if snapshot not in kept:
-            return False
-        self._journal.note(f"restore {appliance} {snapshot}")
-        self.volumes[appliance] = kept.pop(snapshot)
-        return True
-
-    def remove(self, appliance: str, *, but: Collection[str]) -> None:
-        kept = self.snapshots.get(appliance, {})
-        self.snapshots[appliance] = {name: text for name, text in kept.items() if name in but}
 
 
 class World:

@@ -358,3 +358,44 @@ def cancel_at(world: World, phase: str) -> None:
             world.operations.cancel(operation.number)
 
     world.operations._on_change = cancel
+
+
+# --- what it leaves
+
+
+class Meter:
+    """Counts measurements that began and were not ended."""
+
+    def __init__(self) -> None:
+        self.running = self.begun = 0
+
+    def measure(self, _plan: AppliancePlan) -> Meter:
+        self.running += 1
+        self.begun += 1
+        return self
+
+    def stop(self) -> float | None:
+        self.running -= 1
+        return None
+
+
+@pytest.mark.parametrize("how", ["well", "broken", "refused", "left"])
+async def test_no_measurement_outlives_its_swap(
+    guests: Guests, world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    meter = Meter()
+    monkeypatch.setattr(world.outside, "measure", meter.measure)
+    await set_up(world, snapshot="always")
+    if how == "broken":
+        guests.broken.add(NEW_NAME)
+    if how == "refused":
+        world.journal.failing["snapshot dns swap-1"] = HostError("No space left.")
+    operation = await begin(world, NEW)
+    if how == "left":
+        await reach(world, operation, "trial")
+        await world.operations.close()
+    await world.operations.finished(operation)
+    assert (meter.begun, meter.running) == (1, 0)
+    assert state_of(world).swap is None or how == "left"
+    if how != "left":
+        assert guests.running["dns"] == (NEW if how == "well" else OLD)

@@ -330,7 +330,7 @@ def test_removing(store: ImageStore, source: Path) -> None:
         store.remove(image.digest)
 
 
-@pytest.mark.parametrize("link", ["current", "previous"])
+@pytest.mark.parametrize("link", ["current", "previous", "previous-3", "next"])
 def test_an_image_in_use_stays(store: ImageStore, source: Path, link: str) -> None:
     image = store.import_file(source)
     appliance = store.root.parent / "appliances/dns"
