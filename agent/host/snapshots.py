@@ -5,8 +5,8 @@ once; elsewhere it takes the time and space of what the volume holds. It is made
 renamed when it is whole, so a snapshot that has its name is complete; a crash leaves
 `snapshots/.ID.img.*.tmp`, removed before the next one is made.
 
-No guest may use the volume meanwhile: the copy would be of a file system in motion. The lock that guests take
-on their volume is held for that.
+No guest may use the volume meanwhile: the copy would be of a file system in motion. The lock that guests
+take on their volume is held for that.
 """
 
 from __future__ import annotations
