@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 
 from agent import __version__
 from agent.core.agent import Agent
@@ -69,7 +70,7 @@ class Daemon:
         self._prober = Prober(probes, self._watch.judge)
         self._objects = Objects(bus)
         self._shown, self._shown_operations = set[str](), set[int]()
-        self._operations = Operations(self._on_operation)
+        self._operations = Operations(self._on_operation, before=int(time.time()))
         files, images, states = ApplianceFiles(paths), ImageStore(paths.images), States(paths)
         planner = Planner(facts=read_facts(paths.root), files=files, images=images, states=states)
         self._reconciler = Reconciler(

@@ -147,8 +147,7 @@ def follow(operation: str) -> Iterator[OperationStatus]:
         )
         last: OperationStatus | None = None
         while True:
-            values = _text(_call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=operation.encode()))
-            status = OperationStatus.from_properties(values)
+            status = _operation(operation)
             if status != last:
                 yield status
                 last = status
@@ -158,6 +157,20 @@ def follow(operation: str) -> Iterator[OperationStatus]:
             bus.wait(_LOOK_US)
             while not bus.process().is_empty():
                 pass
+
+
+def _operation(path: str) -> OperationStatus:
+    try:
+        values = _text(_call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=path.encode()))
+    except ApplianceError as error:
+        if error.problem is not Problem.UNAVAILABLE:
+            raise
+        raise ApplianceError(
+            "The agent was stopped or restarted meanwhile; the next one goes on.",
+            problem=Problem.UNAVAILABLE,
+            remedy="`appliancectl history` shows how it ends.",
+        ) from error
+    return OperationStatus.from_properties(values)
 
 
 def _ignore_signal(*_arguments: Any, **_named: Any) -> None:

@@ -61,13 +61,17 @@ Work = Callable[[Operation], Awaitable[OperationState]]
 
 
 class Operations:
-    """All operations. `on_change` is called with each one that began, went on or ended."""
+    """All operations. `on_change` is called with each one that began, went on or ended.
 
-    def __init__(self, on_change: Callable[[Operation], None]) -> None:
+    Numbers are greater than `before`: none of an earlier agent must come back, for somebody may still
+    watch it.
+    """
+
+    def __init__(self, on_change: Callable[[Operation], None], *, before: int = 0) -> None:
         self._on_change = on_change
         self._operations: dict[int, Operation] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._last = 0
+        self._last = before
         self._surprise: BaseException | None = None
         self._surprised = asyncio.Event()
 
@@ -116,7 +120,9 @@ class Operations:
 
     def busy(self) -> set[str]:
         """Appliances with an operation under way."""
-        running = (entry for entry in self._operations.values() if entry.state is OperationState.RUNNING)
+        running = (
+            entry for entry in list(self._operations.values()) if entry.state is OperationState.RUNNING
+        )
         return {operation.appliance for operation in running}
 
     def progress(self, operation: Operation, phase: str, message: str) -> None:

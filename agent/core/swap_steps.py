@@ -12,18 +12,19 @@ A step returns what leads on, or raises: then the swap turns back. agent.core.sw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.core.health import FROM_OUTSIDE, failure_reason
+from agent.core.health import FROM_OUTSIDE, failure_reason, is_of_the_guest
 from agent.core.operations import Operation
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
 from agent.core.watch import Watch
 from agent.core.world import Files, Images, Measurement, Outside, Units, Volumes
-from agent.model.errors import ApplianceError, ImageError, Problem
+from agent.model.errors import ApplianceError, ImageError, Problem, UnitError
 from agent.model.health import Health, HealthState
 from agent.model.image import Manifest
 from agent.model.swap import (
@@ -53,9 +54,10 @@ OUTSIDE_PAUSE_S = 1.0
 class SwapError(ApplianceError):
     """A step failed; `blame` says whether that is the new image's fault."""
 
-    def __init__(self, message: str, *, blame: bool = False) -> None:
+    def __init__(self, message: str, *, blame: bool = False, stopped: bool = False) -> None:
         super().__init__(message)
         self.blame = blame
+        self.stopped = stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,12 @@ class Steps:
         baseline = await self._ask(job.old) if job.swap.running else ""
         if baseline:
             _log.warning("%s: did not answer from outside even before the swap: %s", job.name, baseline)
-        job.state = replace(job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline))
+        # Somebody may have started or stopped it since the swap began.
+        await self._look(job.name)
+        running = self._watch.status(job.name).active_state not in _DOWN
+        job.state = replace(
+            job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline, running=running)
+        )
         if job.operation.cancel_requested:
             raise SwapError(CANCELLED)
         return Step.PREPARED
@@ -154,7 +161,7 @@ class Steps:
         before, after = _manifest(old), _manifest(new)
         if new.image:
             # Hashing reads the image into the page cache, where its first start finds it.
-            await self._run(partial(self._images.prove, new.image.digest))
+            await self._reconciler.run_long(partial(self._images.prove, new.image.digest))
         if not new.can_start:
             raise SwapError(f"{after.title} could not start: {new.inputs.refusal}")
         verdict = judge(
@@ -186,14 +193,21 @@ class Steps:
         await self._run(partial(self._files.prepare_check, plan))
         try:
             status = await self._units.run(plan.instance)
+        except ApplianceError:
+            await self._units.stop(plan.instance)
+            raise
         finally:
-            await self._run(partial(self._files.remove_check, new.appliance.name))
+            # Where this agent is being stopped the guest still runs, and the next one ends it.
+            with contextlib.suppress(OSError):
+                await self._run(partial(self._files.remove_check, new.appliance.name))
         if status.result != "success":
             raise SwapError(f"its check of the configuration failed: {failure_reason(status)}")
 
     async def _wants_snapshot(self, job: Job) -> bool:
         kind = job.old.appliance.snapshots
         if job.swap.restore:
+            if not await self._run(partial(self._volumes.has, job.name, job.swap.restore)):
+                raise SwapError(f"the snapshot {job.swap.restore} is gone")
             return True
         if not job.old.data_bytes:
             return False
@@ -208,14 +222,16 @@ class Steps:
         # The configuration may have been applied anew meanwhile.
         job.old = await self.plan_with(self._reconciler.plan_of(job.name), job.swap.old)
         job.new = await self.plan_with(job.old, job.swap.new)
-        await self._reconciler.stage(job.new)
+        await self._reconciler.stage(self._planner.before(job.new, job.old))
         if job.swap.running:
             job.measurement = self._outside.measure(job.old)
         await self._units.stop(job.name)
+        # A number may come back where somebody has removed the state.
+        await self._run(partial(self._volumes.discard, job.name, job.swap.snapshot))
         if job.swap.restore:
             await self._run(partial(self._volumes.exchange, job.name, job.swap.snapshot, job.swap.restore))
         elif job.swap.snapshot:
-            await self._run(partial(self._volumes.take, job.name, job.swap.snapshot))
+            await self._reconciler.run_long(partial(self._volumes.take, job.name, job.swap.snapshot))
         if not job.swap.running:
             await self._reconciler.put(job.new)
         return Step.SWITCHED
@@ -223,6 +239,8 @@ class Steps:
     async def _try(self, job: Job) -> Step:
         """Start the new image, and ask it."""
         await self._reconciler.put(job.new)
+        # What it may go back to must not leave the store meanwhile.
+        await self._run(partial(self._files.link_next, job.name, job.swap.old.digest))
         await self._start(job, job.new)
         if not job.swap.baseline and (why := await self._ask(job.new)):
             raise SwapError(f"it does not answer from outside: {why}", blame=True)
@@ -241,16 +259,32 @@ class Steps:
         """Bring the old image back, with its old data where it could not go on with the new ones."""
         await self._units.stop(job.name)
         if job.swap.to_old_data and job.swap.snapshot:
-            await self._run(partial(self._volumes.restore, job.name, job.swap.snapshot))
+            restore = partial(self._volumes.restore, job.name, job.swap.snapshot, aside=job.swap.restore)
+            await self._run(restore)
             job.state = replace(job.state, data_format=job.swap.old_format)
         if unreadable := why_unreadable(_manifest(job.old), job.state.data_format):
             raise SwapError(unreadable)
         await self._reconciler.put(job.old)
         if job.swap.running:
             await self._units.forget_failure(job.name)
-            await self._units.start(job.name)
+            await self._start_again(job)
         await self._measured(job)
         return Step.RESTORED
+
+    async def _start_again(self, job: Job) -> None:
+        """Start the old image. Where that fails, systemd tries again as it would on any other day."""
+        try:
+            await self._units.start(job.name)
+        except UnitError as error:
+            timeout_s = _manifest(job.old).service.ready_timeout_s + START_MARGIN_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._watch.until(job.name, lambda health: self._has_settled(job.name, health))
+            if (await self._look(job.name)).health not in {Health.HEALTHY, Health.DEGRADED}:
+                raise SwapError(self._watch.health(job.name).reason or str(error)) from error
+
+    def _has_settled(self, name: str, health: HealthState) -> bool:
+        return health.health is Health.HEALTHY or self._watch.status(name).active_state in _DOWN
 
     async def give_up(self, job: Job, entry: HistoryEntry) -> None:
         """Leave the unit failed, and not in an endless loop of attempts: neither image runs."""
@@ -278,8 +312,9 @@ class Steps:
             await self._units.start(job.name)
         except ApplianceError as error:
             health = await self._look(job.name)
-            blame = health.health is not Health.STOPPED
-            raise SwapError(health.reason or str(error), blame=blame) from error
+            blame = isinstance(error, UnitError) and is_of_the_guest(self._watch.status(job.name))
+            stopped = health.health is Health.STOPPED
+            raise SwapError(health.reason or str(error), blame=blame, stopped=stopped) from error
         await self._look(job.name)
         job.restarts = self._watch.status(job.name).restarts
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
@@ -305,7 +340,7 @@ class Steps:
         if job.operation.cancel_requested:
             raise SwapError(CANCELLED)
         if health.health is Health.STOPPED:
-            raise SwapError("it was stopped before it had proven itself")
+            raise SwapError("it was stopped before it had proven itself", stopped=True)
         if not _is_good(job.swap, health):
             raise SwapError(health.reason or f"it is {health.health}", blame=True)
 
@@ -325,6 +360,9 @@ class Steps:
         measurement, job.measurement = job.measurement, None
         gap_ms = await asyncio.get_running_loop().run_in_executor(None, measurement.stop)
         job.state = replace(job.state, swap=replace(job.swap, downtime_ms=round(gap_ms or 0.0, 1)))
+
+
+_DOWN = frozenset({"failed", "inactive"})
 
 
 def _manifest(plan: AppliancePlan) -> Manifest:

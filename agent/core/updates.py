@@ -260,7 +260,7 @@ class Updates:
         for name, plan in sorted(plans.items()):
             try:
                 state = await self._swapper.state(name)
-            except ApplianceError:
+            except (ApplianceError, OSError):
                 continue  # it is gone, or its state cannot be read: the plan says so
             found.append(self._candidate(name, plan, newest.get(plan.appliance.image), state))
         return found
@@ -270,7 +270,7 @@ class Updates:
         for reference in references:
             try:
                 found[reference] = self._images.resolve(reference)
-            except ApplianceError:
+            except (ApplianceError, OSError):
                 continue  # there is none, so there is none that is newer
         return found
 
@@ -288,7 +288,7 @@ class Updates:
             image=image,
             newest=newest,
             health=self._watch.health(name).health,
-            busy=operation.kind if operation else "",
+            busy=operation.kind if operation else "swap" if state.swap else "",
             quarantine=state.quarantine,
             taken_back=newest is not None and _had(state, newest),
             verdict=_verdict(plan, image, newest, state) if newer and image and newest else Verdict(),

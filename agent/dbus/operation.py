@@ -17,7 +17,7 @@ def operation_path(number: int) -> str:
 def operation_number(path: str) -> int:
     """Number of the operation at an object path; 0, which is none, for any other path."""
     digits = path.removeprefix(f"{ROOT}/operation/")
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else 0
 
 
 class OperationFace:

@@ -152,5 +152,8 @@ async def test_an_agent_that_goes_away_during_a_swap(address: str, appliancectl:
             "org.freedesktop.DBus", "/", "org.freedesktop.DBus.ReleaseName", "org.appliance1", signature="s"
         )
         status, _, error = await waiting
-        assert (status, "The agent does not answer" in error) == (Problem.UNAVAILABLE.exit_status, True)
+        assert (status, "The agent was stopped or restarted meanwhile" in error) == (
+            Problem.UNAVAILABLE.exit_status,
+            True,
+        )
         assert operation.state == "running"

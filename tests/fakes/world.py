@@ -48,6 +48,7 @@ class FakeUnits:
         self.handler: Callable[[str, UnitStatus], None] = lambda _appliance, _status: None
         self.status: dict[str, UnitStatus] = {}
         self.watched: set[str] = set()
+        self.going_down = False
         self.checks: dict[str, UnitStatus] = {}
         """How oneshot instances end that are to fail."""
 
@@ -79,6 +80,12 @@ class FakeUnits:
     async def run(self, instance: str) -> UnitStatus:
         self._journal.note(f"run {instance}")
         return self.checks.get(instance, UnitStatus())
+
+    async def is_going_down(self) -> bool:
+        return self.going_down
+
+    async def kill(self, appliance: str) -> None:
+        del appliance
 
     async def forget_failure(self, instance: str) -> None:
         del instance

@@ -283,12 +283,16 @@ async def test_only_the_last_operations_are_shown(
 
     async with running(bus, paths, manager) as found:
         operations = found.daemon._operations
-        for _ in range(ENDED_KEPT + 2):
-            await operations.finished(operations.begin("swap", "dns", work))
+        begun = [operations.begin("swap", f"dns{number}", work) for number in range(ENDED_KEPT + 2)]
+        for operation in begun:
+            await operations.finished(operation)
+        # Looked at when the next one begins.
+        begun.append(operations.begin("swap", "dns", work))
+        await operations.finished(begun[-1])
         [managed] = await found.client.call(
             NAME, ROOT, "org.freedesktop.DBus.ObjectManager.GetManagedObjects"
         )
-    numbers = range(2, ENDED_KEPT + 3)
+    numbers = [operation.number for operation in begun[-ENDED_KEPT - 1 :]]
     assert set(managed) == {f"{ROOT}/operation/{number}" for number in numbers}
 
 

@@ -132,7 +132,7 @@ async def test_where_going_back_fails_too_the_unit_fails_for_good(
     assert state.failure.startswith("it is broken; going back failed too: ")
     assert world.units.status["dns"].active_state == "failed"
     assert f"refuse {state.failure}" in world.files.owned["dns"].launch
-    assert world.files.previous["dns"] == [NEW.digest]
+    assert world.files.previous["dns"] == [NEW.digest, OLD.digest]
 
 
 async def test_an_agent_that_starts_leaves_it_so_and_apply_does_not(guests: Guests, world: World) -> None:

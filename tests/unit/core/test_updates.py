@@ -189,10 +189,13 @@ async def test_what_the_manifests_tell_needs_no_check(
     assert (events.events(), guests.running["dns"]) == ([Event.UPDATE_REFUSED], OLD)
 
 
-async def test_a_check_that_could_not_be_made_is_made_again(guests: Guests, world: World) -> None:
+@pytest.mark.parametrize("error", [HostError("no space"), OSError(5, "Input/output error")])
+async def test_a_check_that_could_not_be_made_is_made_again(
+    guests: Guests, world: World, error: Exception
+) -> None:
     await set_up(world, policy="stage")
     world.images.images.append(CHECKED)
-    world.journal.failing[f"run {check_instance_of('dns')}"] = HostError("no space")
+    world.journal.failing[f"run {check_instance_of('dns')}"] = error
     assert results(await update(world)) == {"dns": Standing.UNCHECKED}
     world.journal.failing.clear()
     assert results(await update(world)) == {"dns": Standing.STAGED}
