@@ -23,6 +23,7 @@ from agent.core.prober import Prober, target_of
 from agent.core.reconcile import Reconciler
 from agent.core.swap import Swapper
 from agent.core.swap_steps import Steps
+from agent.core.updates import Updates
 from agent.core.watch import Watch
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
@@ -31,7 +32,7 @@ from agent.dbus.operation import OperationFace, operation_path
 from agent.host import probes
 from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
-from agent.host.facts import read_facts
+from agent.host.facts import local_time, read_facts
 from agent.host.netlink import LinkMonitor, Netlink
 from agent.host.outage import OutageMeter
 from agent.host.snapshots import VolumeSnapshots
@@ -68,8 +69,7 @@ class Daemon:
         self._watch = Watch(self._on_change)
         self._prober = Prober(probes, self._watch.judge)
         self._objects = Objects(bus)
-        self._shown: set[str] = set()
-        self._shown_operations: set[int] = set()
+        self._shown, self._shown_operations = set[str](), set[int]()
         self._operations = Operations(self._on_operation, before=int(time.time()))
         files, images, states = ApplianceFiles(paths), ImageStore(paths.images), States(paths)
         planner = Planner(facts=read_facts(paths.root), files=files, images=images, states=states)
@@ -103,8 +103,21 @@ class Daemon:
             states=states,
             volumes=volumes,
         )
+        updates = Updates(
+            reconciler=self._reconciler,
+            swapper=swapper,
+            operations=self._operations,
+            watch=self._watch,
+            images=images,
+            now=local_time,
+        )
         self._agent = Agent(
-            self._reconciler, self._watch, swapper, self._operations, on_applied=self._show_appliances
+            self._reconciler,
+            self._watch,
+            swapper,
+            self._operations,
+            updates,
+            on_applied=self._show_appliances,
         )
 
     async def run(self) -> None:

@@ -135,6 +135,30 @@ class Swapper:
 
         return self._operations.begin(request.kind, name, work)
 
+    async def examine(self, name: str, image: Image) -> None:
+        """Find out what a swap would before it stops anything; ApplianceError as it would fail.
+
+        An operation of its own: neither a swap nor another check may come across it.
+        """
+        old, state = self._reconciler.plan_of(name), await self._read(name)
+        new = await self._steps.plan_with(old, title_of(image))
+        errors: list[ApplianceError] = []
+
+        async def work(operation: Operation) -> OperationState:
+            phrase = f"checking {image.manifest.reference}"
+            self._operations.progress(operation, str(Phase.PREPARE), phrase)
+            try:
+                await self._steps.examine(old, new, data_format=state.data_format, accept=False)
+            except ApplianceError as error:
+                errors.append(error)
+                raise
+            operation.message = f"{image.manifest.reference} can stand in"
+            return OperationState.SUCCEEDED
+
+        await self._operations.finished(self._operations.begin("check", name, work))
+        for error in errors:
+            raise error
+
     async def state(self, name: str) -> ApplianceState:
         """What is remembered of an appliance; ApplianceError where there is none of that name."""
         self._reconciler.plan_of(name)

@@ -136,30 +136,9 @@ class Steps:
 
     async def _prepare(self, job: Job) -> Step:
         """Find out what can be known beforehand."""
-        # Hashing reads the image into the page cache, where its first start finds it.
-        await self._reconciler.run_long(partial(self._images.prove, job.swap.new.digest))
-        old, new = _manifest(job.old), _manifest(job.new)
         await self._run(partial(self._files.link_next, job.name, job.swap.new.digest))
-        if not job.new.can_start:
-            raise SwapError(f"{new.title} could not start: {job.new.inputs.refusal}")
-        appliance = job.old.appliance
-        verdict = judge(
-            old,
-            new,
-            data_format=job.swap.old_format if not job.swap.restore else 0,
-            memory_bytes=appliance.memory_bytes,
-            snapshots=appliance.snapshots,
-        )
-        if verdict.refusals:
-            raise SwapError(f"{new.title} cannot stand in for {old.title}: {'; '.join(verdict.refusals)}")
-        if verdict.requests and not job.accept:
-            wishes = "; ".join(verdict.requests)
-            raise ApplianceError(
-                f"{new.title} asks for more than {old.title}: {wishes}.",
-                problem=Problem.ACCESS_DENIED,
-                remedy=f"`appliancectl swap --accept {job.name} {new.reference}` grants it.",
-            )
-        await self._check_configuration(job)
+        data_format = job.swap.old_format if not job.swap.restore else 0
+        await self.examine(job.old, job.new, data_format=data_format, accept=job.accept)
         snapshot = f"{SWAP_PREFIX}{job.swap.number}" if await self._wants_snapshot(job) else ""
         baseline = await self._ask(job.old) if job.swap.running else ""
         if baseline:
@@ -174,12 +153,43 @@ class Steps:
             raise SwapError(CANCELLED)
         return Step.PREPARED
 
-    async def _check_configuration(self, job: Job) -> None:
+    async def examine(
+        self, old: AppliancePlan, new: AppliancePlan, *, data_format: int, accept: bool
+    ) -> None:
+        """Find out whether the image of `new` can stand in for that of `old`; ApplianceError where it
+        cannot. `data_format` is what the data volume is written in, 0 for no matter."""
+        before, after = _manifest(old), _manifest(new)
+        if new.image:
+            # Hashing reads the image into the page cache, where its first start finds it.
+            await self._reconciler.run_long(partial(self._images.prove, new.image.digest))
+        if not new.can_start:
+            raise SwapError(f"{after.title} could not start: {new.inputs.refusal}")
+        verdict = judge(
+            before,
+            after,
+            data_format=data_format,
+            memory_bytes=old.appliance.memory_bytes,
+            snapshots=old.appliance.snapshots,
+        )
+        if verdict.refusals:
+            raise SwapError(
+                f"{after.title} cannot stand in for {before.title}: {'; '.join(verdict.refusals)}"
+            )
+        if verdict.requests and not accept:
+            wishes = "; ".join(verdict.requests)
+            raise ApplianceError(
+                f"{after.title} asks for more than {before.title}: {wishes}.",
+                problem=Problem.ACCESS_DENIED,
+                remedy=f"`appliancectl swap --accept {old.appliance.name} {after.reference}` grants it.",
+            )
+        await self._check_configuration(new)
+
+    async def _check_configuration(self, new: AppliancePlan) -> None:
         """Have the new image lint the configuration, in a guest of its own."""
-        image = job.new.image
+        image = new.image
         if image is None or not (image.manifest.service.check or image.manifest.service.prepare):
             return
-        plan = self._planner.check_with(job.new, image)
+        plan = self._planner.check_with(new, image)
         await self._run(partial(self._files.prepare_check, plan))
         try:
             status = await self._units.run(plan.instance)
@@ -189,7 +199,7 @@ class Steps:
         finally:
             # Where this agent is being stopped the guest still runs, and the next one ends it.
             with contextlib.suppress(OSError):
-                await self._run(partial(self._files.remove_check, job.name))
+                await self._run(partial(self._files.remove_check, new.appliance.name))
         if status.result != "success":
             raise SwapError(f"its check of the configuration failed: {failure_reason(status)}")
 

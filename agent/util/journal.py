@@ -29,6 +29,8 @@ class Event(Enum):
     SWAP_REFUSED = "937098ffff8841bc959ddf727bd2eb6e"
     SWAP_ROLLED_BACK = "36ee248b43a44383b90fbe647ca97f9b"
     SWAP_FAILED = "d68668c25b2a4a99a12a8f6c6d23d799"
+    UPDATE_AVAILABLE = "f19d3eb2beec4565a5f8afdd7e163d67"
+    UPDATE_REFUSED = "8fa02cdd9f49487f90fab33897c5f08b"
 
 
 _PRIORITIES = {
@@ -39,6 +41,7 @@ _PRIORITIES = {
     Event.SWAP_REFUSED: 4,
     Event.SWAP_ROLLED_BACK: 3,
     Event.SWAP_FAILED: 2,
+    Event.UPDATE_REFUSED: 4,
 }
 _NOTICE = 5
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
 from agent.core.swap import Swapper
 from agent.core.swap_steps import Steps
+from agent.core.updates import Updates
 from agent.core.watch import Watch
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
@@ -342,6 +344,7 @@ class World:
         self.volumes = FakeVolumes(self.journal)
         self.outside = FakeOutside()
         self.told: list[Operation] = []
+        self.now = datetime(2026, 11, 24, 12)  # noqa: DTZ001 (local time, a Tuesday)
         self.files.write("networks/default.yaml", NETWORK)
         self.on_change: Callable[[str], None] = lambda _appliance: None
         self.facts = facts or sample_facts()
@@ -393,10 +396,19 @@ class World:
             states=self.states,
             volumes=self.volumes,
         )
+        self.updates = Updates(
+            reconciler=self.reconciler,
+            swapper=self.swapper,
+            operations=self.operations,
+            watch=self.watch,
+            images=self.images,
+            now=lambda: self.now,
+        )
 
     def agent(self, on_applied: Callable[[], None] = lambda: None) -> Agent:
         """The agent's verbs on this host."""
-        return Agent(self.reconciler, self.watch, self.swapper, self.operations, on_applied=on_applied)
+        parts = self.reconciler, self.watch, self.swapper, self.operations, self.updates
+        return Agent(*parts, on_applied=on_applied)
 
     async def run(self, *appliances: str) -> None:
         """Have these appliances configured, applied and running, with nothing in the journal."""

@@ -28,6 +28,9 @@ def test_signatures_come_from_the_xml() -> None:
         "GetHistory": "s",
         "GetQuarantine": "",
         "ClearQuarantine": "ss",
+        "CheckUpdates": "as",
+        "Update": "asas",
+        "GetUpdateRun": "o",
     }
     assert manager.outputs == {
         "ListAppliances": "a(so)",
@@ -38,6 +41,9 @@ def test_signatures_come_from_the_xml() -> None:
         "GetHistory": "a(usssssssttt)",
         "GetQuarantine": "a(sssst)",
         "ClearQuarantine": "u",
+        "CheckUpdates": "a(sssssssss)",
+        "Update": "o",
+        "GetUpdateRun": "a(soss)",
     }
     assert ApplianceFace.interface.properties["Address"] == "as"
 
