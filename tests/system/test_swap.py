@@ -186,7 +186,7 @@ def test_damaged_image_is_noticed_before_anything_is_stopped(host: Host, site: s
     [two] = [image for image in host.json("image", "list") if image["version"] == "2"]
     host.run("cp", "--preserve", two["path"], "/var/tmp/good")
     try:
-        host.run("sh", "-c", f"printf X | dd of={two['path']} bs=1 seek=70000 conv=notrunc")
+        host.run("sh", "-c", f"printf damaged | dd of={two['path']} bs=1 seek=70000 conv=notrunc")
         assert "is damaged" in swap(host, site, "misbehave:2")
         assert fetch(host) == "misbehave 1\n"
     finally:
