@@ -11,7 +11,7 @@ import pytest
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import Interface
-from agent.dbus.operation import OperationFace
+from agent.dbus.operation import OperationFace, operation_number, operation_path
 from agent.model.errors import Problem
 
 FOLDER = Path(__file__).parents[3] / "agent/dbus"
@@ -69,6 +69,17 @@ def test_a_file_that_describes_something_else(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("agent.dbus.objects.files", lambda _package: tmp_path)
     with pytest.raises(ValueError, match=r"org\.example\.xml does not describe org\.example"):
         Interface.load("org.example")
+
+
+@pytest.mark.parametrize("number", [1, 9, 1_795_000_000, (1 << 32) - 1])
+def test_numbers_of_operations_are_found_in_their_paths(number: int) -> None:
+    """They begin at the time at which the agent started."""
+    assert operation_number(operation_path(number)) == number
+
+
+@pytest.mark.parametrize("path", ["/", "/org/appliance1/operation/", "/org/appliance1/operation/1x", "7/1"])
+def test_paths_of_no_operation(path: str) -> None:
+    assert operation_number(path) == 0
 
 
 def test_paths() -> None:
