@@ -15,6 +15,8 @@ import sys
 
 from agent import __version__
 from agent.core.agent import Agent
+from agent.core.data import DataKeeper
+from agent.core.data_steps import DataSteps
 from agent.core.operations import Operation, Operations
 from agent.core.outside import OutsideView
 from agent.core.planner import Planner
@@ -81,6 +83,7 @@ class Daemon:
             busy=self._operations.busy,
         )
         volumes = VolumeSnapshots(paths)
+        outside = OutsideView(self._prober, OutageMeter)
         steps = Steps(
             reconciler=self._reconciler,
             planner=planner,
@@ -89,7 +92,7 @@ class Daemon:
             files=files,
             images=images,
             volumes=volumes,
-            outside=OutsideView(self._prober, OutageMeter),
+            outside=outside,
         )
         swapper = Swapper(
             steps=steps,
@@ -103,7 +106,35 @@ class Daemon:
             volumes=volumes,
         )
         self._agent = Agent(
-            self._reconciler, self._watch, swapper, self._operations, on_applied=self._show_appliances
+            self._reconciler,
+            self._watch,
+            swapper,
+            self._operations,
+            data=self._data_keeper(files, states, volumes, outside),
+            on_applied=self._show_appliances,
+        )
+
+    def _data_keeper(
+        self, files: ApplianceFiles, states: States, volumes: VolumeSnapshots, outside: OutsideView
+    ) -> DataKeeper:
+        steps = DataSteps(
+            reconciler=self._reconciler,
+            operations=self._operations,
+            watch=self._watch,
+            units=self._units,
+            files=files,
+            states=states,
+            volumes=volumes,
+            outside=outside,
+        )
+        return DataKeeper(
+            steps=steps,
+            reconciler=self._reconciler,
+            operations=self._operations,
+            watch=self._watch,
+            units=self._units,
+            states=states,
+            volumes=volumes,
         )
 
     async def run(self) -> None:

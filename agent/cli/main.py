@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
-from agent.cli import apply, swap, units
+from agent.cli import apply, data, swap, units
 from agent.cli.output import Style
 from agent.model.errors import ApplianceError
 
@@ -37,6 +37,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     units.add_verbs(verbs, common)
     apply.add_verbs(verbs, common)
     swap.add_verbs(verbs, common)
+    data.add_verbs(verbs, common)
     # The rest is loaded when it is asked for: its imports would cost every other verb 60 ms.
     if _wants(argv, "doctor"):
         from agent.cli import doctor

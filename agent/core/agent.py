@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.core.data import DataKeeper
 from agent.core.operations import Operation, Operations
 from agent.core.reconcile import Outcome, Reconciler
 from agent.core.swap import Swapper
@@ -32,8 +33,8 @@ class View:
 
 
 class Agent:
-    """Owns the reconciler, the watch and the swaps. `on_applied` is called after the set of appliances may
-    have changed."""
+    """Owns the reconciler, the watch and the swaps; `data` has the verbs about data volumes. `on_applied` is
+    called after the set of appliances may have changed."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Agent:
         swapper: Swapper,
         operations: Operations,
         *,
+        data: DataKeeper,
         on_applied: Callable[[], None],
     ) -> None:
         self._reconciler = reconciler
@@ -49,6 +51,7 @@ class Agent:
         self._swapper = swapper
         self._on_applied = on_applied
         self.operations = operations
+        self.data = data
 
     def appliances(self) -> list[str]:
         """Names of all configured appliances."""
@@ -77,6 +80,7 @@ class Agent:
         Where the configuration was broken since it was last applied, that one counts until it is mended.
         """
         await self._swapper.settle()
+        await self.data.settle()
         try:
             await self._apply_what_is_valid()
         except ApplianceError as error:
@@ -90,10 +94,11 @@ class Agent:
             await self._apply(restart=False, kept=True)
 
     async def resume(self) -> None:
-        """Start anew the guests that lost their tap while no agent ran, and then take up swaps, which that
-        would disturb; after this agent is ready."""
+        """Start anew the guests that lost their tap while no agent ran, and then take up swaps and
+        restores, which that would disturb; after this agent is ready."""
         await self._reconciler.reconnect()
         await self._swapper.resume()
+        await self.data.resume()
 
     async def swap(self, name: str, reference: ImageReference | None, request: Request) -> Operation:
         """Begin to replace an appliance's image; see Swapper.swap."""

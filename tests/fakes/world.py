@@ -10,13 +10,16 @@ One clock serves all: each thing done takes a second, so that times tell what ha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from agent.config.tree import ConfigurationFiles
 from agent.core.agent import Agent
+from agent.core.data import DataKeeper
+from agent.core.data_steps import DataSteps
 from agent.core.operations import Operation, Operations
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
@@ -34,30 +37,9 @@ from agent.model.network import Bridge, Tap
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
+from tests.fakes.journal import Journal
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
-
-SECOND_US = 1_000_000
-
-
-@dataclass
-class Journal:
-    """What was done, in order; doing something takes a second. `failing` holds what is to go wrong
-    instead."""
-
-    done: list[str] = field(default_factory=list)
-    failing: dict[str, Exception] = field(default_factory=dict)
-    now_us: int = SECOND_US
-
-    def note(self, text: str) -> None:
-        self.now_us += SECOND_US
-        if text in self.failing:
-            raise self.failing[text]
-        self.done.append(text)
-
-    def take(self) -> list[str]:
-        """What was done since the last call."""
-        taken, self.done = self.done, []
-        return taken
+from tests.fakes.volumes import FakeVolumes
 
 
 class FakeUnits:
@@ -366,44 +348,6 @@ class FakeStates:
         return changed
 
 
-class FakeVolumes:
-    """Data volumes and their snapshots, each as a text."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.shares = False
-        self.volumes: dict[str, str] = {}
-        self.snapshots: dict[str, dict[str, str]] = {}
-
-    def can_share(self, appliance: str) -> bool:
-        del appliance
-        return self.shares
-
-    def has(self, appliance: str, snapshot: str) -> bool:
-        return snapshot in self.snapshots.get(appliance, {})
-
-    def take(self, appliance: str, snapshot: str) -> None:
-        self._journal.note(f"snapshot {appliance} {snapshot}")
-        self.snapshots.setdefault(appliance, {})[snapshot] = self.volumes.get(appliance, "")
-
-    def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
-        self._journal.note(f"exchange {appliance} {snapshot} {restored}")
-        kept = self.snapshots.setdefault(appliance, {})
-        kept[snapshot], self.volumes[appliance] = self.volumes.get(appliance, ""), kept.pop(restored)
-
-    def restore(self, appliance: str, snapshot: str) -> bool:
-        kept = self.snapshots.get(appliance, {})
-        if snapshot not in kept:
-            return False
-        self._journal.note(f"restore {appliance} {snapshot}")
-        self.volumes[appliance] = kept.pop(snapshot)
-        return True
-
-    def remove(self, appliance: str, *, but: Collection[str]) -> None:
-        kept = self.snapshots.get(appliance, {})
-        self.snapshots[appliance] = {name: text for name, text in kept.items() if name in but}
-
-
 class FakeMeasurement:
     """Always the same gap."""
 
@@ -423,6 +367,13 @@ class FakeOutside:
     def measure(self, plan: AppliancePlan) -> FakeMeasurement:
         del plan
         return FakeMeasurement()
+
+
+class KeptTasks(dict[int, "asyncio.Task[None]"]):
+    """Tasks that ended are kept, so that somebody sees how."""
+
+    def pop(self, key: int, *_default: Any) -> Any:
+        return self[key]
 
 
 class World:
@@ -459,6 +410,7 @@ class World:
         self.watch = Watch(self._on_change)
         self.units.handler = self.watch.update
         self.operations = Operations(self.told.append)
+        self.operations._tasks = KeptTasks()
         planner = Planner(facts=self.facts, files=self.files, images=self.images, states=self.states)
         self.reconciler = Reconciler(
             planner=planner,
@@ -489,10 +441,36 @@ class World:
             states=self.states,
             volumes=self.volumes,
         )
+        data_steps = DataSteps(
+            reconciler=self.reconciler,
+            operations=self.operations,
+            watch=self.watch,
+            units=self.units,
+            files=self.files,
+            states=self.states,
+            volumes=self.volumes,
+            outside=self.outside,
+        )
+        self.data = DataKeeper(
+            steps=data_steps,
+            reconciler=self.reconciler,
+            operations=self.operations,
+            watch=self.watch,
+            units=self.units,
+            states=self.states,
+            volumes=self.volumes,
+        )
 
     def agent(self, on_applied: Callable[[], None] = lambda: None) -> Agent:
         """The agent's verbs on this host."""
-        return Agent(self.reconciler, self.watch, self.swapper, self.operations, on_applied=on_applied)
+        return Agent(
+            self.reconciler,
+            self.watch,
+            self.swapper,
+            self.operations,
+            data=self.data,
+            on_applied=on_applied,
+        )
 
     async def run(self, *appliances: str) -> None:
         """Have these appliances configured, applied and running, with nothing in the journal."""

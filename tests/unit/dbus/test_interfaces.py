@@ -28,6 +28,11 @@ def test_signatures_come_from_the_xml() -> None:
         "GetHistory": "s",
         "GetQuarantine": "",
         "ClearQuarantine": "ss",
+        "GetData": "s",
+        "GetSnapshots": "s",
+        "TakeSnapshot": "ss",
+        "RestoreSnapshot": "ss",
+        "RemoveSnapshot": "ss",
     }
     assert manager.outputs == {
         "ListAppliances": "a(so)",
@@ -38,6 +43,11 @@ def test_signatures_come_from_the_xml() -> None:
         "GetHistory": "a(usssssssttt)",
         "GetQuarantine": "a(sssst)",
         "ClearQuarantine": "u",
+        "GetData": "sttub",
+        "GetSnapshots": "a(stttus)",
+        "TakeSnapshot": "os",
+        "RestoreSnapshot": "os",
+        "RemoveSnapshot": "",
     }
     assert ApplianceFace.interface.properties["Address"] == "as"
 
