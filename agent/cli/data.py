@@ -1,4 +1,7 @@
-"""Verbs about data volumes: show, snapshot, snapshots, restore, remove."""
+"""Verbs about data volumes: show, snapshot, snapshots, restore, remove, export, import.
+
+The last two are done in agent.cli.transfer, which is loaded when it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,36 @@ def add_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
     add_waiting(restored)
     removed = _add(own, common, "remove", _remove, help="remove a snapshot")
     removed.add_argument("snapshot", metavar="SNAPSHOT")
+    _add_transfers(own, common)
+
+
+def _add_transfers(own: Subparsers, common: argparse.ArgumentParser) -> None:
+    exported = _add(own, common, "export", _export, help="write configuration and data into one archive")
+    exported.add_argument("file", metavar="FILE", help="- is standard output")
+    exported.add_argument(
+        "--snapshot", metavar="SNAPSHOT", default="", help="this one instead of one that is taken now"
+    )
+    exported.add_argument("--with-image", action="store_true", help="put the image into it, too")
+    imported = add_verb(own, common, "import", _import, help="make an appliance from an archive")
+    imported.add_argument("file", metavar="FILE")
+    imported.add_argument(
+        "--name", metavar="NAME", dest="appliance", default="", help="call it so, not as it was called"
+    )
+    imported.add_argument(
+        "--replace", action="store_true", help="take the place of a stopped appliance of that name"
+    )
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from agent.cli import transfer
+
+    return transfer.export(arguments)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from agent.cli import transfer
+
+    return transfer.import_(arguments)
 
 
 def _add(

@@ -18,7 +18,7 @@ _STATUSES = """exit status:
   0  done          3  configuration refused   7  in use          11  no space left
   1  failed        4  not found               8  busy            12  timed out
   2  wrong usage   5  exists already          9  not supported   13  agent unavailable
-                   6  image not valid        10  access denied
+                   6  image not valid        10  access denied      14  archive not valid
 """
 
 

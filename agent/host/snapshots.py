@@ -139,11 +139,17 @@ def _check_space(source: Path, directory: Path) -> None:
 
 def _copy_data(source: int, target: int, size_bytes: int) -> None:
     os.ftruncate(target, size_bytes)
+    for start, stop in extents(source):
+        while start < stop:
+            start += os.copy_file_range(source, target, stop - start, start, start)  # noqa: PLW2901
+
+
+def extents(fd: int) -> Iterator[tuple[int, int]]:
+    """Where data begin and end, in their order; holes lie between them."""
     offset = 0
-    while (extent := _next_extent(source, offset)) is not None:
-        start, offset = extent
-        while start < offset:
-            start += os.copy_file_range(source, target, offset - start, start, start)
+    while (extent := _next_extent(fd, offset)) is not None:
+        yield extent
+        offset = extent[1]
 
 
 def _next_extent(fd: int, offset: int) -> tuple[int, int] | None:
@@ -193,7 +199,7 @@ class VolumeSnapshots:
 
     def has(self, appliance: str, snapshot: str) -> bool:
         """Whether there is this snapshot."""
-        return self._path(appliance, snapshot).exists()
+        return self.path(appliance, snapshot).exists()
 
     def volume(self, appliance: str) -> Volume:
         """The volume as it is."""
@@ -210,17 +216,17 @@ class VolumeSnapshots:
         """Copy the volume; HostError where the disk is full."""
         if note:
             write_note(self._note(appliance, snapshot), note)
-        take_snapshot(self._paths.data_volume(appliance), self._path(appliance, snapshot))
+        take_snapshot(self._paths.data_volume(appliance), self.path(appliance, snapshot))
 
     def delete(self, appliance: str, snapshot: str) -> bool:
         """Remove one snapshot; whether it was there."""
-        found = ensure_absent(self._path(appliance, snapshot))
+        found = ensure_absent(self.path(appliance, snapshot))
         ensure_absent(self._note(appliance, snapshot))
         return found
 
     def bring(self, appliance: str, snapshot: str) -> None:
         """Make the copy of a snapshot that `switch` makes the volume; a guest may run meanwhile."""
-        source = self._path(appliance, snapshot)
+        source = self.path(appliance, snapshot)
         if not source.exists():
             raise HostError(f"There is no snapshot “{snapshot}”.", problem=Problem.NOT_FOUND)
         take_snapshot(source, self._paths.snapshots(appliance) / _RESTORED)
@@ -228,16 +234,26 @@ class VolumeSnapshots:
     def switch(self, appliance: str, aside: str, note: SnapshotNote) -> None:
         """Make the volume the snapshot `aside`, and what was brought the volume. There is a volume at any
         instant; interrupted, `put_back` undoes it."""
-        volume, kept = self._paths.data_volume(appliance), self._path(appliance, aside)
+        volume, kept = self._paths.data_volume(appliance), self.path(appliance, aside)
         write_note(self._note(appliance, aside), note)
         os.link(volume, kept)
         fsync_directory(kept.parent)
         _move(kept.with_name(_RESTORED), volume)
 
+    def adopt(self, appliance: str, file: Path, aside: str, note: SnapshotNote) -> None:
+        """Make a file, which lies on the same file system, the volume; one that there is becomes the
+        snapshot `aside`."""
+        if not self._paths.data_volume(appliance).exists():
+            _move(file, self._paths.data_volume(appliance))
+            return
+        self._paths.snapshots(appliance).mkdir(mode=0o700, exist_ok=True)
+        _move(file, self._paths.snapshots(appliance) / _RESTORED)
+        self.switch(appliance, aside, note)
+
     def put_back(self, appliance: str, aside: str) -> bool:
         """Make `aside` the volume again, and use it up; whether it was there. What was brought and not
         switched to is removed."""
-        volume, kept = self._paths.data_volume(appliance), self._path(appliance, aside)
+        volume, kept = self._paths.data_volume(appliance), self.path(appliance, aside)
         there = kept.exists()
         if there and volume.exists() and kept.samefile(volume):
             # rename(2) does nothing where both are names of one file.
@@ -251,15 +267,15 @@ class VolumeSnapshots:
     def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
         """Make the volume the snapshot `snapshot`, and the snapshot `restored` the volume; HostError where
         that is not there. Interrupted, `restore` of `snapshot` undoes it."""
-        source, volume = self._path(appliance, restored), self._paths.data_volume(appliance)
+        source, volume = self.path(appliance, restored), self._paths.data_volume(appliance)
         if not source.exists():
             raise HostError(f"There is no snapshot “{restored}” of {volume}.", problem=Problem.NOT_FOUND)
-        put_aside(volume, self._path(appliance, snapshot))
+        put_aside(volume, self.path(appliance, snapshot))
         restore_snapshot(source, volume)
 
     def restore(self, appliance: str, snapshot: str) -> bool:
         """Make the snapshot the volume again, and use it up; whether it was there."""
-        return restore_snapshot(self._path(appliance, snapshot), self._paths.data_volume(appliance))
+        return restore_snapshot(self.path(appliance, snapshot), self._paths.data_volume(appliance))
 
     def remove(self, appliance: str, *, but: Collection[str]) -> None:
         """Remove the snapshots of swaps that are not in `but`, and what a crash has left."""
@@ -269,7 +285,8 @@ class VolumeSnapshots:
             if path.name.removesuffix(_SUFFIX) not in but:
                 ensure_absent(path)
 
-    def _path(self, appliance: str, snapshot: str) -> Path:
+    def path(self, appliance: str, snapshot: str) -> Path:
+        """Where a snapshot lies."""
         return self._paths.snapshots(appliance) / f"{snapshot}{_SUFFIX}"
 
     def _note(self, appliance: str, snapshot: str) -> Path:
