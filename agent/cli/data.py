@@ -1,6 +1,6 @@
-"""Verbs about data volumes: show, snapshot, snapshots, restore, remove, export, import.
+"""Verbs about data volumes: show, snapshot, snapshots, restore, remove, resize, export, import.
 
-The last two are done in agent.cli.transfer, which is loaded when it is asked for.
+The last three are done in agent.cli.resize and agent.cli.transfer, which are loaded when they are asked for.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def add_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
     add_waiting(restored)
     removed = _add(own, common, "remove", _remove, help="remove a snapshot")
     removed.add_argument("snapshot", metavar="SNAPSHOT")
+    resized = _add(own, common, "resize", _resize, help="make the data volume larger")
+    resized.add_argument("size", metavar="SIZE", help="512M or 2G, for example")
     _add_transfers(own, common)
 
 
@@ -58,6 +60,12 @@ def _add_transfers(own: Subparsers, common: argparse.ArgumentParser) -> None:
     imported.add_argument(
         "--replace", action="store_true", help="take the place of a stopped appliance of that name"
     )
+
+
+def _resize(arguments: argparse.Namespace) -> int:
+    from agent.cli import resize
+
+    return resize.resize(arguments)
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -98,6 +98,15 @@ def state(host: Host, name: str) -> str:
     return host.run("cat", f"/var/lib/appliance/appliances/{name}/state")
 
 
+def test_a_volume_is_made_larger(host: Host, site: str) -> None:
+    assert "web: grow its data volume" in ctl(host, "resize", site, "16M")
+    assert volume(host, site)["size_bytes"] == 16 << 20
+    assert count(host) == 2
+    text = host.run("cat", "/etc/appliance/appliances/web.yaml")
+    assert text == WEB.replace("data: 8M", "data: 16M")
+    assert "is not made smaller" in ctl(host, "resize", site, "8M")
+
+
 def test_a_move(host: Host, site: str) -> None:
     """Out, away with it, and in again, as on another host."""
     assert count(host) == 2
