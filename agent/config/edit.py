@@ -13,10 +13,8 @@ def with_key(text: str, key: str, value: str) -> str:
     Nothing is parsed here: whoever calls it reads the result, and sees whether it is what was meant. (A key
     in the braces of a flow mapping, for instance, is not found.)
     """
-    line = re.compile(
-        rf"^(?P<head>{re.escape(key)}:[ \t]+)(?P<value>{_VALUE})(?P<tail>[ \t]*(?:#.*)?)$", re.MULTILINE
-    )
-    match = line.search(text)
+    line = rf"^{re.escape(key)}:[ \t]+(?P<value>{_VALUE})[ \t]*(?:#.*)?$"
+    match = re.search(line, text, re.MULTILINE)
     if match:
         return f"{text[: match.start('value')]}{value}{text[match.end('value') :]}"
     newline = "" if not text or text.endswith("\n") else "\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -85,7 +86,7 @@ class DataSteps:
             await self._stop(job, f"stopping for snapshot {job.work.snapshot}")
             self._say(job, f"taking snapshot {job.work.snapshot}")
             note = SnapshotNote(ADMINISTRATOR, job.work.old_format, job.work.started_at_us)
-            await self._run(partial(self._volumes.take, job.name, job.work.snapshot, note))
+            await _copying(partial(self._volumes.take, job.name, job.work.snapshot, note))
         except (ApplianceError, OSError) as error:
             failure = error
         await self._start_again(job)
@@ -159,7 +160,7 @@ class DataSteps:
     async def _prepare(self, job: DataJob) -> None:
         """Everything that takes time and needs no stop."""
         self._say(job, f"copying {job.work.snapshot}")
-        await self._run(partial(self._volumes.bring, job.name, job.work.snapshot))
+        await _copying(partial(self._volumes.bring, job.name, job.work.snapshot))
         if job.work.running:
             job.work = replace(job.work, baseline=await self._outside.ask(job.plan))
         if job.operation and job.operation.cancel_requested:
@@ -252,6 +253,12 @@ class DataSteps:
     def _say(self, job: DataJob, message: str) -> None:
         if job.operation:
             self._operations.progress(job.operation, str(job.work.phase), message)
+
+
+async def _copying(copy: Callable[[], None]) -> None:
+    """Copy in a thread of its own: where blocks are not shared it takes minutes, and everything else of the
+    host is done in one thread."""
+    await asyncio.get_running_loop().run_in_executor(None, copy)
 
 
 def _is_settled(health: HealthState) -> bool:

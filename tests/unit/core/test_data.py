@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -360,4 +363,28 @@ async def test_a_state_that_cannot_be_mended_keeps_nobody_from_starting(
     world.journal.failing["stop dns"] = UnitError("systemd is not there")
     await world.data.settle()
     assert state_of(world).work == work
+    del guests
+
+
+# --- meanwhile
+
+
+async def test_others_are_answered_while_a_volume_is_copied(guests: Guests, world: World) -> None:
+    await set_up(world)
+    copying, go_on = threading.Event(), threading.Event()
+    take = world.volumes.take
+
+    def slow(*arguments: Any) -> None:
+        copying.set()
+        assert go_on.wait(5)
+        take(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.volumes, "take", slow)
+        operation, _ = await world.data.take("dns", "one")
+        await asyncio.get_running_loop().run_in_executor(None, copying.wait, 5)
+        assert (await world.data.view("dns")).snapshots == ()
+        go_on.set()
+        await world.operations.finished(operation)
+    assert operation.state is OperationState.SUCCEEDED
     del guests
