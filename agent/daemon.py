@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 
 from agent import __version__
 from agent.core.agent import Agent
@@ -24,6 +25,7 @@ from agent.core.prober import Prober, target_of
 from agent.core.reconcile import Reconciler
 from agent.core.swap import Swapper
 from agent.core.swap_steps import Steps
+from agent.core.updates import Updates
 from agent.core.watch import Watch
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
@@ -32,7 +34,7 @@ from agent.dbus.operation import OperationFace, operation_path
 from agent.host import probes
 from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
-from agent.host.facts import read_facts
+from agent.host.facts import local_time, read_facts
 from agent.host.netlink import LinkMonitor, Netlink
 from agent.host.outage import OutageMeter
 from agent.host.snapshots import VolumeSnapshots
@@ -69,9 +71,8 @@ class Daemon:
         self._watch = Watch(self._on_change)
         self._prober = Prober(probes, self._watch.judge)
         self._objects = Objects(bus)
-        self._shown: set[str] = set()
-        self._shown_operations: set[int] = set()
-        self._operations = Operations(self._on_operation)
+        self._shown, self._shown_operations = set[str](), set[int]()
+        self._operations = Operations(self._on_operation, before=int(time.time()))
         files, images, states = ApplianceFiles(paths), ImageStore(paths.images), States(paths)
         planner = Planner(facts=read_facts(paths.root), files=files, images=images, states=states)
         self._reconciler = Reconciler(
@@ -105,14 +106,17 @@ class Daemon:
             states=states,
             volumes=volumes,
         )
-        self._agent = Agent(
-            self._reconciler,
-            self._watch,
-            swapper,
-            self._operations,
-            data=self._data_keeper(files, states, volumes, outside),
-            on_applied=self._show_appliances,
+        updates = Updates(
+            reconciler=self._reconciler,
+            swapper=swapper,
+            operations=self._operations,
+            watch=self._watch,
+            images=images,
+            now=local_time,
         )
+        data = self._data_keeper(files, states, volumes, outside)
+        parts = self._reconciler, self._watch, swapper, self._operations, updates
+        self._agent = Agent(*parts, data=data, on_applied=self._show_appliances)
 
     def _data_keeper(
         self, files: ApplianceFiles, states: States, volumes: VolumeSnapshots, outside: OutsideView
@@ -169,6 +173,7 @@ class Daemon:
                 self._feed_watchdog(),
                 self._restore_links(),
                 self._prober.run(),
+                self._operations.surprise(),
             )
         ]
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -147,8 +147,7 @@ def follow(operation: str) -> Iterator[OperationStatus]:
         )
         last: OperationStatus | None = None
         while True:
-            values = _text(_call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=operation.encode()))
-            status = OperationStatus.from_properties(values)
+            status = _operation(operation)
             if status != last:
                 yield status
                 last = status
@@ -158,6 +157,20 @@ def follow(operation: str) -> Iterator[OperationStatus]:
             bus.wait(_LOOK_US)
             while not bus.process().is_empty():
                 pass
+
+
+def _operation(path: str) -> OperationStatus:
+    try:
+        values = _text(_call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=path.encode()))
+    except ApplianceError as error:
+        if error.problem is not Problem.UNAVAILABLE:
+            raise
+        raise ApplianceError(
+            "The agent was stopped or restarted meanwhile; the next one goes on.",
+            problem=Problem.UNAVAILABLE,
+            remedy="`appliancectl history` shows how it ends.",
+        ) from error
+    return OperationStatus.from_properties(values)
 
 
 def _ignore_signal(*_arguments: Any, **_named: Any) -> None:
@@ -184,6 +197,49 @@ class SwapRecord:
 def history(name: str) -> list[SwapRecord]:
     """The swaps of an appliance that have ended, oldest first."""
     return [SwapRecord(*_text(entry)) for entry in _call(MANAGER, b"GetHistory", b"s", name.encode())]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStatus:
+    """How an appliance stands to the newest image it may have (org.appliance1.Manager.xml)."""
+
+    name: str
+    policy: str
+    group: str
+    image: str
+    digest: str
+    new_image: str
+    new_digest: str
+    standing: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """What has become of an appliance in a run of updates; `operation` is the path of its swap, / for
+    none."""
+
+    name: str
+    operation: str
+    result: str
+    message: str
+
+
+def check_updates(names: Collection[str]) -> list[UpdateStatus]:
+    """How appliances stand to newer images; all where none is named."""
+    found = _call(MANAGER, b"CheckUpdates", b"as", [name.encode() for name in names])
+    return [UpdateStatus(*_text(entry)) for entry in found]
+
+
+def update(names: Collection[str], *, retry: bool) -> str:
+    """Begin a run of updates; the operation's object path."""
+    return _begin(b"Update", b"asas", [name.encode() for name in names], _flags(retry=retry))
+
+
+def update_run(operation: str) -> list[UpdateResult]:
+    """What has become of each appliance in the last run so far."""
+    found = _call(MANAGER, b"GetUpdateRun", b"o", operation.encode())
+    return [UpdateResult(*_text(entry)) for entry in found]
 
 
 def quarantine() -> list[tuple[str, str, str, str, int]]:

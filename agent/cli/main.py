@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
-from agent.cli import apply, data, swap, units
+from agent.cli import apply, data, swap, units, update
 from agent.cli.output import Style
 from agent.model.errors import ApplianceError
 
@@ -38,6 +38,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     apply.add_verbs(verbs, common)
     swap.add_verbs(verbs, common)
     data.add_verbs(verbs, common)
+    update.add_verbs(verbs, common)
     # The rest is loaded when it is asked for: its imports would cost every other verb 60 ms.
     if _wants(argv, "doctor"):
         from agent.cli import doctor

@@ -6,6 +6,7 @@ from __future__ import annotations
 from agent.config.common import (
     check_absolute_path,
     check_address,
+    check_group_name,
     check_mac,
     check_network_name,
     check_reference,
@@ -15,18 +16,20 @@ from agent.config.common import (
 )
 from agent.config.document import Section, Value
 from agent.config.probe import read_probes
+from agent.config.window import check_window, parse_window
 from agent.model.appliance import KERNEL, Appliance, Isolation, UpdateSettings
 from agent.model.image import ImageReference
 from agent.model.network import Address, Attachment
 from agent.model.probe import Probe
 from agent.model.swap import Snapshots
+from agent.model.update import Group
 
 MINIMUM_MEMORY_BYTES = 16 << 20
 MINIMUM_DATA_BYTES = 4 << 20
 
-RESERVED = frozenset({"publish", "group", "peers", "grants"})
-RESERVED_UPDATE = frozenset({"policy", "window"})
+RESERVED = frozenset({"publish", "peers", "grants"})
 MAXIMUM_KEPT = 20
+MAXIMUM_HEALTHY = 1000
 NO_PROBE = "none"
 
 
@@ -49,6 +52,7 @@ def read_appliance(name: str, section: Section, *, default_network: str) -> Appl
         update=_update(section.section("update")),
         snapshots=section.choice("snapshot", Snapshots.AUTO),
         probes=_probes(health.get("probe")),
+        group=_group(section.get("group")),
     )
     health.finish()
     section.finish(reserved=RESERVED)
@@ -69,9 +73,25 @@ def _update(section: Section | None) -> UpdateSettings:
     settings = UpdateSettings(
         soak_s=section.span("soak", default=default.soak_s, maximum=86400.0),
         keep=section.integer("keep", default=default.keep, minimum=1, maximum=MAXIMUM_KEPT),
+        policy=section.choice("policy", default.policy),
+        window=parse_window(section.text("window", default="", check=check_window)),
     )
-    section.finish(reserved=RESERVED_UPDATE)
+    section.finish()
     return settings
+
+
+def _group(value: Value | None) -> Group | None:
+    """A name, or a mapping that also says how many others are to be healthy."""
+    if value is None:
+        return None
+    if not value.is_mapping():
+        name = value.text(check=check_group_name)
+        return Group(name) if name else None
+    section = value.section()
+    name = section.text("name", check=check_group_name)
+    healthy = section.integer("healthy", default=1, minimum=0, maximum=MAXIMUM_HEALTHY)
+    section.finish()
+    return Group(name, healthy) if name else None
 
 
 def _attachments(value: Value | None, default_network: str) -> tuple[Attachment, ...]:

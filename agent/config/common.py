@@ -33,6 +33,11 @@ def check_network_name(text: str) -> str:
     return "" if NETWORK_NAME.fullmatch(text) else f"“{text}” is no network name: at most 12 {NAME_RULE}"
 
 
+def check_group_name(text: str) -> str:
+    """A group of appliances is named as an appliance is."""
+    return "" if APPLIANCE_NAME.fullmatch(text) else f"“{text}” is no group name: at most 21 {NAME_RULE}"
+
+
 def check_absolute_path(text: str) -> str:
     """An absolute path without `.`, `..`, doubled or trailing slashes; not `/` itself."""
     clean = (

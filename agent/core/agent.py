@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from agent.core.data import DataKeeper
@@ -11,11 +11,13 @@ from agent.core.operations import Operation, Operations
 from agent.core.reconcile import Outcome, Reconciler
 from agent.core.swap import Swapper
 from agent.core.swap_steps import Request
+from agent.core.updates import Updates
 from agent.core.watch import Watch
 from agent.model.errors import ApplianceError, ConfigurationError
 from agent.model.health import HealthState, UnitStatus
 from agent.model.image import ImageReference
 from agent.model.swap import ApplianceState
+from agent.model.update import RunEntry, Update
 from agent.plan.host import AppliancePlan
 from agent.util.journal import Event, log_event
 
@@ -33,8 +35,8 @@ class View:
 
 
 class Agent:
-    """Owns the reconciler, the watch and the swaps; `data` has the verbs about data volumes. `on_applied` is
-    called after the set of appliances may have changed."""
+    """Owns the reconciler, the watch, swaps and updates; `data` has the verbs about data. `on_applied`
+    is called after the set of appliances may have changed."""
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Agent:
         watch: Watch,
         swapper: Swapper,
         operations: Operations,
+        updates: Updates,
         *,
         data: DataKeeper,
         on_applied: Callable[[], None],
@@ -49,6 +52,7 @@ class Agent:
         self._reconciler = reconciler
         self._watch = watch
         self._swapper = swapper
+        self._updates = updates
         self._on_applied = on_applied
         self.operations = operations
         self.data = data
@@ -115,6 +119,18 @@ class Agent:
     async def clear_quarantine(self, name: str, image: str) -> int:
         """Let images be tried again by themselves; how many. `image` is a digest, '' for all."""
         return await self._swapper.clear_quarantine(name, image)
+
+    async def check_updates(self, names: Collection[str]) -> list[Update]:
+        """How appliances stand to newer images; see Updates.check."""
+        return await self._updates.check(names)
+
+    def update(self, names: Collection[str], *, retry: bool) -> Operation:
+        """Begin a run of updates; see Updates.begin."""
+        return self._updates.begin(names, retry=retry)
+
+    def run_entries(self, number: int) -> list[RunEntry]:
+        """What has become of each appliance in a run; see Updates.entries."""
+        return self._updates.entries(number)
 
     async def restore_links(self) -> None:
         """Mend what somebody else did to our links."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import signal
 
-from agent.model.guest import GUEST_EXITS
+from agent.model.guest import GUEST_EXITS, HOST_EXITS
 from agent.model.health import Health, HealthState, UnitStatus
 
 _KILLED, _DUMPED = 2, 3  # CLD_KILLED, CLD_DUMPED: waitid(2)
@@ -45,6 +45,13 @@ def health_of(status: UnitStatus, outside: str = "") -> HealthState:
             return HealthState(Health.STOPPED, "stopping")
         case _:
             return HealthState(Health.STOPPED)
+
+
+def is_of_the_guest(status: UnitStatus) -> bool:
+    """Whether a failure is the guest's own: it was started, and the host did its part."""
+    if status.result == "exit-code":
+        return status.main_status in GUEST_EXITS and status.main_status not in HOST_EXITS
+    return status.result in {"signal", "core-dump", "watchdog", "timeout", "protocol", "start-limit-hit"}
 
 
 def failure_reason(status: UnitStatus) -> str:

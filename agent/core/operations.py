@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 from agent.model.errors import ApplianceError, Problem
 
@@ -60,13 +61,19 @@ Work = Callable[[Operation], Awaitable[OperationState]]
 
 
 class Operations:
-    """All operations. `on_change` is called with each one that began, went on or ended."""
+    """All operations. `on_change` is called with each one that began, went on or ended.
 
-    def __init__(self, on_change: Callable[[Operation], None]) -> None:
+    Numbers are greater than `before`: none of an earlier agent must come back, for somebody may still
+    watch it.
+    """
+
+    def __init__(self, on_change: Callable[[Operation], None], *, before: int = 0) -> None:
         self._on_change = on_change
         self._operations: dict[int, Operation] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._last = 0
+        self._last = before
+        self._surprise: BaseException | None = None
+        self._surprised = asyncio.Event()
 
     def begin(self, kind: str, appliance: str, work: Work) -> Operation:
         """Start `work`; ApplianceError BUSY where this appliance has an operation already.
@@ -87,7 +94,7 @@ class Operations:
         self._on_change(operation)
         task = asyncio.ensure_future(self._run(operation, work))
         self._tasks[operation.number] = task
-        task.add_done_callback(lambda _task: self._tasks.pop(operation.number, None))
+        task.add_done_callback(partial(self._ended, operation.number))
         return operation
 
     def all(self) -> list[Operation]:
@@ -113,7 +120,9 @@ class Operations:
 
     def busy(self) -> set[str]:
         """Appliances with an operation under way."""
-        running = (entry for entry in self._operations.values() if entry.state is OperationState.RUNNING)
+        running = (
+            entry for entry in list(self._operations.values()) if entry.state is OperationState.RUNNING
+        )
         return {operation.appliance for operation in running}
 
     def progress(self, operation: Operation, phase: str, message: str) -> None:
@@ -132,12 +141,25 @@ class Operations:
             await asyncio.wait([task])
         return operation
 
+    async def surprise(self) -> None:
+        """Wait until a work ends with an error that nobody foresaw, and raise that: the agent must not go on
+        as if nothing had happened. The next one takes up what the work has kept."""
+        await self._surprised.wait()
+        if self._surprise:
+            raise self._surprise
+
     async def close(self) -> None:
         """Leave all work where it stands."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(number, None)
+        if not task.cancelled() and (error := task.exception()):
+            self._surprise = error
+            self._surprised.set()
 
     async def _run(self, operation: Operation, work: Work) -> None:
         try:

@@ -20,7 +20,7 @@ from agent.model.host import HostFacts
 from agent.model.image import Image
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan, plan_check
-from agent.plan.host import AppliancePlan, GuestInputs, HostPlan, plan_appliance, plan_host
+from agent.plan.host import AppliancePlan, GuestInputs, HostPlan, plan_appliance, plan_host, with_room
 from agent.plan.swap import why_unreadable
 
 _log = logging.getLogger(__name__)
@@ -84,6 +84,15 @@ class Planner:
             host=self._facts,
             runtime_digest=self._files.runtime_digest,
         )
+
+    def before(self, plan: AppliancePlan, old: AppliancePlan) -> AppliancePlan:
+        """A plan with unit settings under which the guest of the old plan, too, can go on and stop in
+        order: systemd applies them to a running unit at once."""
+        memory_bytes = max(plan.memory_bytes, old.memory_bytes)
+        stop_s = max(
+            image.manifest.service.stop_timeout_s for image in (plan.image, old.image) if image is not None
+        )
+        return with_room(plan, memory_bytes=memory_bytes, stop_timeout_s=stop_s, host=self._facts)
 
     def check_with(self, plan: AppliancePlan, image: Image) -> CheckPlan:
         """How to lint the configuration of an appliance with the check of an image."""

@@ -28,6 +28,7 @@ from agent.util.journal import Event, log_event
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _NO_USER = -1
+LONG_THREADS = 4
 _STOP, _GROW, _RESTART = "stop", "grow its data volume", "restart"
 
 
@@ -64,11 +65,14 @@ class Reconciler:
         # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a
         # disk.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="host")
+        # Hashing and copying for one appliance must not keep another from its start.
+        self._long = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="long")
         self.plan = HostPlan((), {}, files.read_assignments())
 
     def close(self) -> None:
         """Wait for what is being done, then do no more."""
         self._executor.shutdown()
+        self._long.shutdown()
 
     async def check(self) -> Outcome:
         """What `apply` would do."""
@@ -161,23 +165,34 @@ class Reconciler:
             raise ApplianceError(f"There is no appliance “{appliance}”.", problem=Problem.NOT_FOUND)
         return self.plan.appliances[appliance]
 
-    async def stage(self, plan: AppliancePlan) -> None:
-        """Write what a start by this plan needs, without making it the plan: a running guest goes on."""
+    async def idle(self) -> None:
+        """Wait for the run under way: it may not know of an operation that began only after it did."""
         async with self._lock:
-            await self._carry_out_all(await self.run(lambda: self._files.plan_staging(plan)))
+            pass
+
+    async def stage(self, plan: AppliancePlan) -> None:
+        """Write what a start by this plan needs, without making it the plan: a running guest goes on.
+
+        Neither this nor `put` waits for a run that is under way: a run leaves appliances alone of which
+        there is an operation.
+        """
+        await self._carry_out_all(await self.run(lambda: self._files.plan_staging(plan)))
 
     async def put(self, plan: AppliancePlan) -> None:
         """Make this the plan of an appliance, for its next start."""
         name = plan.appliance.name
-        async with self._lock:
-            self.plan = replace(self.plan, appliances={**self.plan.appliances, name: plan})
-            self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
-            await self._carry_out_all(await self.run(lambda: self._files.plan(plan)))
+        self.plan = replace(self.plan, appliances={**self.plan.appliances, name: plan})
+        self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
+        await self._carry_out_all(await self.run(lambda: self._files.plan(plan)))
 
     async def _carry_out_all(self, changes: Iterable[Change]) -> None:
         _, failed = await self._carry_out(changes)
         if failed:
             raise ApplianceError("; ".join(failed))
+
+    async def run_long(self, function: Callable[[], _T]) -> _T:
+        """Call something that may take long and touches nothing but one appliance's own."""
+        return await asyncio.get_running_loop().run_in_executor(self._long, function)
 
     async def run(self, function: Callable[[], _T]) -> _T:
         """Call something that blocks, in the thread in which everything of the host is done."""
@@ -196,16 +211,23 @@ class Reconciler:
         gathered = self._planner.gather(kept=kept)
         if anew:
             self._planner.clear_failures(gathered)
-        plan, problems = self._planner.plan(gathered, self.plan.assignments)
+        plan, problems = self._spare_busy(*self._planner.plan(gathered, self.plan.assignments))
         if keep:
             self._planner.keep_configuration(gathered)
-        return self._spare_busy(plan, problems)
+        return plan, problems
 
     def _spare_busy(self, plan: HostPlan, problems: tuple[str, ...]) -> tuple[HostPlan, tuple[str, ...]]:
         """Leave appliances as they are of which an operation is under way."""
         busy = {name: self.plan.appliances[name] for name in self._busy() if name in self.plan.appliances}
         if not busy:
             return plan, problems
+        if removed := sorted(busy.keys() - plan.appliances.keys()):
+            # Its addresses would be free for others while it still has them.
+            raise ApplianceError(
+                f"An operation is under way on {', '.join(removed)}, which the configuration no longer has.",
+                problem=Problem.BUSY,
+                remedy="Apply once more when it has ended.",
+            )
         later = [
             f"{name}: an operation is under way; apply once more when it has ended"
             for name in sorted(busy)
@@ -292,6 +314,9 @@ class Reconciler:
 
     async def _follow(self, plan: HostPlan) -> None:
         """Make this the plan, and watch exactly its appliances."""
+        # Plans that operations have put in force since this one was made.
+        put = {name: self.plan.appliances[name] for name in self._busy() if name in self.plan.appliances}
+        plan = replace(plan, appliances={**plan.appliances, **put}) if put else plan
         before, self.plan = self.plan, plan
         stale = False
         for name in set(before.appliances) - set(plan.appliances):

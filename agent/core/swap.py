@@ -88,6 +88,10 @@ class Swapper:
                 problem=Problem.NOT_FOUND,
                 remedy="`appliancectl rollback` without --with-data keeps the data as it is.",
             )
+        if with_data and not await self._run(partial(self._volumes.has, name, entry.snapshot)):
+            raise ApplianceError(
+                f"{name}: the snapshot {entry.snapshot} is gone.", problem=Problem.NOT_FOUND
+            )
         image = await self._run(partial(self._images.get, entry.old.digest))
         restore = entry.snapshot if with_data else ""
         return await self._begin(name, image, Request(kind="rollback", accept=True, restore=restore))
@@ -95,6 +99,7 @@ class Swapper:
     async def _begin(self, name: str, image: Image, request: Request) -> Operation:
         old = self._reconciler.plan_of(name)
         state = await self._read(name)
+        _check_free(name, state)
         if old.image is None or not old.can_start:
             raise ApplianceError(f"{name} has no image that could start.", problem=Problem.NOT_SUPPORTED)
         if old.image.digest == image.digest:
@@ -122,12 +127,37 @@ class Swapper:
         async def work(operation: Operation) -> OperationState:
             # Nobody else writes the state from here on; until now, somebody may have.
             latest = await self._read(name)
+            _check_free(name, latest)
             begun = replace(swap, number=latest.swaps + 1, old_format=latest.data_format)
             job = Job(name, operation, begin(latest, begun), old, new, accept=request.accept)
             await self._persist(name, job.state)
             return await self._carry_through(job)
 
         return self._operations.begin(request.kind, name, work)
+
+    async def examine(self, name: str, image: Image) -> None:
+        """Find out what a swap would before it stops anything; ApplianceError as it would fail.
+
+        An operation of its own: neither a swap nor another check may come across it.
+        """
+        old, state = self._reconciler.plan_of(name), await self._read(name)
+        new = await self._steps.plan_with(old, title_of(image))
+        errors: list[ApplianceError] = []
+
+        async def work(operation: Operation) -> OperationState:
+            phrase = f"checking {image.manifest.reference}"
+            self._operations.progress(operation, str(Phase.PREPARE), phrase)
+            try:
+                await self._steps.examine(old, new, data_format=state.data_format, accept=False)
+            except ApplianceError as error:
+                errors.append(error)
+                raise
+            operation.message = f"{image.manifest.reference} can stand in"
+            return OperationState.SUCCEEDED
+
+        await self._operations.finished(self._operations.begin("check", name, work))
+        for error in errors:
+            raise error
 
     async def state(self, name: str) -> ApplianceState:
         """What is remembered of an appliance; ApplianceError where there is none of that name."""
@@ -140,6 +170,7 @@ class Swapper:
         ApplianceError where an operation is under way: it has the state in its hands.
         """
         state = await self.state(name)
+        _check_free(name, state)
         if operation := self._operations.running(name):
             raise ApplianceError(f"{name}: a {operation.kind} is under way.", problem=Problem.BUSY)
         kept = tuple(entry for entry in state.quarantine if image and str(entry.image.digest) != image)
@@ -156,7 +187,7 @@ class Swapper:
         for name in await self._run(self._states.names):
             try:
                 await self._settle(name)
-            except ApplianceError as error:
+            except (ApplianceError, OSError) as error:
                 _log.error("%s: %s", name, error)
 
     async def _settle(self, name: str) -> None:
@@ -168,8 +199,11 @@ class Swapper:
         state = await self._settled(name)
         # The data first: should there be no space for the state, they are those of the image in force.
         if (swap := state.swap) and swap.phase is Phase.ROLLBACK and swap.to_old_data and swap.snapshot:
+            # What it would still write is going to be thrown away, and it may take its time.
+            await self._units.kill(name)
             await self._units.stop(name)
-            await self._run(partial(self._volumes.restore, name, swap.snapshot))
+            restore = partial(self._volumes.restore, name, swap.snapshot, aside=swap.restore)
+            await self._run(restore)
             state = replace(state, data_format=swap.old_format)
         await self._persist(name, state)
         if state.swap is None:
@@ -205,7 +239,7 @@ class Swapper:
         for name in list(self._reconciler.plan.appliances):
             try:
                 await self._resume(name)
-            except ApplianceError as error:
+            except (ApplianceError, OSError) as error:
                 _log.error("%s: the swap cannot be taken up: %s", name, error)
 
     async def _resume(self, name: str) -> None:
@@ -225,11 +259,15 @@ class Swapper:
 
     async def _carry_through(self, job: Job) -> OperationState:
         """Take step after step until the swap has ended; how it did."""
+        await self._reconciler.idle()
         try:
             await self._take_steps(job)
         finally:
             if job.measurement:
                 job.measurement.stop()
+        if job.state.swap is not None:
+            job.operation.message = "the host is going down; the next agent goes on with it"
+            return OperationState.CANCELLED
         entry = job.state.history[-1]
         await self._end(job, entry)
         job.operation.message = _sentence(entry)
@@ -244,7 +282,18 @@ class Swapper:
             try:
                 await self._take_step(job)
             except (ApplianceError, OSError) as error:
+                if await self._is_going_down(error):
+                    return
                 await self._fail(job, error)
+
+    async def _is_going_down(self, error: Exception) -> bool:
+        """Whether a step failed because nothing can be started and stopped any more: that proves nothing."""
+        if isinstance(error, ApplianceError) and error.problem is Problem.UNAVAILABLE:
+            return True
+        try:
+            return await self._units.is_going_down()
+        except ApplianceError:
+            return True
 
     async def _take_step(self, job: Job) -> None:
         step = await self._steps.take(job)
@@ -254,7 +303,9 @@ class Swapper:
         job.state = state
 
     async def _fail(self, job: Job, error: Exception) -> None:
-        """Turn back; the data volume is as it is until it is restored."""
+        """Turn back; the data volume is as it is until it is restored. Who was stopped stays stopped."""
+        if isinstance(error, SwapError) and error.stopped:
+            job.state = replace(job.state, swap=replace(job.swap, running=False))
         job.state = advance(
             job.state,
             Step.FAILED,
@@ -269,20 +320,24 @@ class Swapper:
         self._report(job.name, entry)
         if entry.result is Result.FAILED:
             await self._steps.give_up(job, entry)
-        await self._tidy(job.name, job.old, job.state)
+        try:
+            await self._tidy(job.name, job.old, job.state)
+        except (ApplianceError, OSError) as error:
+            _log.error("%s: %s, ignoring", job.name, error)
+        # There may have been no space to say how it ended, before what it left was removed.
+        await self._persist(job.name, job.state, ignoring=True)
 
     async def _tidy(self, name: str, plan: AppliancePlan, state: ApplianceState) -> None:
         """Keep the images and snapshots that one may go back to, and nothing else."""
-        kept = [entry for entry in state.history if entry.result is Result.COMMITTED][
-            -plan.appliance.update.keep :
-        ]
-        failed = [entry for entry in state.history[-1:] if entry.result is Result.FAILED]
+        lasting = [entry for entry in state.history if entry.result in {Result.COMMITTED, Result.FAILED}]
+        kept = lasting[-plan.appliance.update.keep :]
+        failed = [entry for entry in kept if entry.result is Result.FAILED]
         previous = [*(entry.new.digest for entry in failed), *(entry.old.digest for entry in reversed(kept))]
 
         def tidy() -> None:
             self._files.link_previous(name, previous)
             self._files.link_next(name, None)
-            self._volumes.remove(name, but={entry.snapshot for entry in (*kept, *failed)})
+            self._volumes.remove(name, but={entry.snapshot for entry in kept})
 
         if state.history:
             await self._run(tidy)
@@ -323,6 +378,16 @@ _PHRASES = {
     Phase.SOAK: "watching {swap.new.reference} for {swap.soak_s:g} s",
     Phase.ROLLBACK: "going back to {swap.old.reference}: {swap.reason}",
 }
+
+
+def _check_free(name: str, state: ApplianceState) -> None:
+    """ApplianceError BUSY where a swap is under way, even if no agent has taken it up yet."""
+    if state.swap:
+        raise ApplianceError(
+            f"{name}: a swap is under way ({state.swap.phase}).",
+            problem=Problem.BUSY,
+            remedy=f"`appliancectl history {name}` shows how it ends.",
+        )
 
 
 def title_of(image: Image) -> ImageTitle:

@@ -12,18 +12,19 @@ A step returns what leads on, or raises: then the swap turns back. agent.core.sw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.core.health import FROM_OUTSIDE, failure_reason
+from agent.core.health import FROM_OUTSIDE, failure_reason, is_of_the_guest
 from agent.core.operations import Operation
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
 from agent.core.watch import Watch
 from agent.core.world import Files, Images, Measurement, Outside, Units, Volumes
-from agent.model.errors import ApplianceError, ImageError, Problem
+from agent.model.errors import ApplianceError, ImageError, Problem, UnitError
 from agent.model.health import Health, HealthState
 from agent.model.image import Manifest
 from agent.model.swap import (
@@ -53,9 +54,10 @@ OUTSIDE_PAUSE_S = 1.0
 class SwapError(ApplianceError):
     """A step failed; `blame` says whether that is the new image's fault."""
 
-    def __init__(self, message: str, *, blame: bool = False) -> None:
+    def __init__(self, message: str, *, blame: bool = False, stopped: bool = False) -> None:
         super().__init__(message)
         self.blame = blame
+        self.stopped = stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,56 +136,78 @@ class Steps:
 
     async def _prepare(self, job: Job) -> Step:
         """Find out what can be known beforehand."""
-        # Hashing reads the image into the page cache, where its first start finds it.
-        await self._run(partial(self._images.prove, job.swap.new.digest))
-        old, new = _manifest(job.old), _manifest(job.new)
         await self._run(partial(self._files.link_next, job.name, job.swap.new.digest))
-        if not job.new.can_start:
-            raise SwapError(f"{new.title} could not start: {job.new.inputs.refusal}")
-        appliance = job.old.appliance
-        verdict = judge(
-            old,
-            new,
-            data_format=job.swap.old_format if not job.swap.restore else 0,
-            memory_bytes=appliance.memory_bytes,
-            snapshots=appliance.snapshots,
-        )
-        if verdict.refusals:
-            raise SwapError(f"{new.title} cannot stand in for {old.title}: {'; '.join(verdict.refusals)}")
-        if verdict.requests and not job.accept:
-            wishes = "; ".join(verdict.requests)
-            raise ApplianceError(
-                f"{new.title} asks for more than {old.title}: {wishes}.",
-                problem=Problem.ACCESS_DENIED,
-                remedy=f"`appliancectl swap --accept {job.name} {new.reference}` grants it.",
-            )
-        await self._check_configuration(job)
+        data_format = job.swap.old_format if not job.swap.restore else 0
+        await self.examine(job.old, job.new, data_format=data_format, accept=job.accept)
         snapshot = f"{SWAP_PREFIX}{job.swap.number}" if await self._wants_snapshot(job) else ""
-        baseline = await self._outside.ask(job.old) if job.swap.running else ""
+        baseline = await self._ask(job.old) if job.swap.running else ""
         if baseline:
             _log.warning("%s: did not answer from outside even before the swap: %s", job.name, baseline)
-        job.state = replace(job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline))
+        # Somebody may have started or stopped it since the swap began.
+        await self._look(job.name)
+        running = self._watch.status(job.name).active_state not in _DOWN
+        job.state = replace(
+            job.state, swap=replace(job.swap, snapshot=snapshot, baseline=baseline, running=running)
+        )
         if job.operation.cancel_requested:
             raise SwapError(CANCELLED)
         return Step.PREPARED
 
-    async def _check_configuration(self, job: Job) -> None:
+    async def examine(
+        self, old: AppliancePlan, new: AppliancePlan, *, data_format: int, accept: bool
+    ) -> None:
+        """Find out whether the image of `new` can stand in for that of `old`; ApplianceError where it
+        cannot. `data_format` is what the data volume is written in, 0 for no matter."""
+        before, after = _manifest(old), _manifest(new)
+        if new.image:
+            # Hashing reads the image into the page cache, where its first start finds it.
+            await self._reconciler.run_long(partial(self._images.prove, new.image.digest))
+        if not new.can_start:
+            raise SwapError(f"{after.title} could not start: {new.inputs.refusal}")
+        verdict = judge(
+            before,
+            after,
+            data_format=data_format,
+            memory_bytes=old.appliance.memory_bytes,
+            snapshots=old.appliance.snapshots,
+        )
+        if verdict.refusals:
+            raise SwapError(
+                f"{after.title} cannot stand in for {before.title}: {'; '.join(verdict.refusals)}"
+            )
+        if verdict.requests and not accept:
+            wishes = "; ".join(verdict.requests)
+            raise ApplianceError(
+                f"{after.title} asks for more than {before.title}: {wishes}.",
+                problem=Problem.ACCESS_DENIED,
+                remedy=f"`appliancectl swap --accept {old.appliance.name} {after.reference}` grants it.",
+            )
+        await self._check_configuration(new)
+
+    async def _check_configuration(self, new: AppliancePlan) -> None:
         """Have the new image lint the configuration, in a guest of its own."""
-        image = job.new.image
+        image = new.image
         if image is None or not (image.manifest.service.check or image.manifest.service.prepare):
             return
-        plan = self._planner.check_with(job.new, image)
+        plan = self._planner.check_with(new, image)
         await self._run(partial(self._files.prepare_check, plan))
         try:
             status = await self._units.run(plan.instance)
+        except ApplianceError:
+            await self._units.stop(plan.instance)
+            raise
         finally:
-            await self._run(partial(self._files.remove_check, job.name))
+            # Where this agent is being stopped the guest still runs, and the next one ends it.
+            with contextlib.suppress(OSError):
+                await self._run(partial(self._files.remove_check, new.appliance.name))
         if status.result != "success":
             raise SwapError(f"its check of the configuration failed: {failure_reason(status)}")
 
     async def _wants_snapshot(self, job: Job) -> bool:
         kind = job.old.appliance.snapshots
         if job.swap.restore:
+            if not await self._run(partial(self._volumes.has, job.name, job.swap.restore)):
+                raise SwapError(f"the snapshot {job.swap.restore} is gone")
             return True
         if not job.old.data_bytes:
             return False
@@ -198,14 +222,16 @@ class Steps:
         # The configuration may have been applied anew meanwhile.
         job.old = await self.plan_with(self._reconciler.plan_of(job.name), job.swap.old)
         job.new = await self.plan_with(job.old, job.swap.new)
-        await self._reconciler.stage(job.new)
+        await self._reconciler.stage(self._planner.before(job.new, job.old))
         if job.swap.running:
             job.measurement = self._outside.measure(job.old)
         await self._units.stop(job.name)
+        # A number may come back where somebody has removed the state.
+        await self._run(partial(self._volumes.discard, job.name, job.swap.snapshot))
         if job.swap.restore:
             await self._run(partial(self._volumes.exchange, job.name, job.swap.snapshot, job.swap.restore))
         elif job.swap.snapshot:
-            await self._run(partial(self._volumes.take, job.name, job.swap.snapshot))
+            await self._reconciler.run_long(partial(self._volumes.take, job.name, job.swap.snapshot))
         if not job.swap.running:
             await self._reconciler.put(job.new)
         return Step.SWITCHED
@@ -213,9 +239,11 @@ class Steps:
     async def _try(self, job: Job) -> Step:
         """Start the new image, and ask it."""
         await self._reconciler.put(job.new)
+        # What it may go back to must not leave the store meanwhile.
+        await self._run(partial(self._files.link_next, job.name, job.swap.old.digest))
         await self._start(job, job.new)
-        if not job.swap.baseline:
-            await self._ask(job)
+        if not job.swap.baseline and (why := await self._ask(job.new)):
+            raise SwapError(f"it does not answer from outside: {why}", blame=True)
         await self._measured(job)
         return Step.READY
 
@@ -231,16 +259,32 @@ class Steps:
         """Bring the old image back, with its old data where it could not go on with the new ones."""
         await self._units.stop(job.name)
         if job.swap.to_old_data and job.swap.snapshot:
-            await self._run(partial(self._volumes.restore, job.name, job.swap.snapshot))
+            restore = partial(self._volumes.restore, job.name, job.swap.snapshot, aside=job.swap.restore)
+            await self._run(restore)
             job.state = replace(job.state, data_format=job.swap.old_format)
         if unreadable := why_unreadable(_manifest(job.old), job.state.data_format):
             raise SwapError(unreadable)
         await self._reconciler.put(job.old)
         if job.swap.running:
             await self._units.forget_failure(job.name)
-            await self._units.start(job.name)
+            await self._start_again(job)
         await self._measured(job)
         return Step.RESTORED
+
+    async def _start_again(self, job: Job) -> None:
+        """Start the old image. Where that fails, systemd tries again as it would on any other day."""
+        try:
+            await self._units.start(job.name)
+        except UnitError as error:
+            timeout_s = _manifest(job.old).service.ready_timeout_s + START_MARGIN_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._watch.until(job.name, lambda health: self._has_settled(job.name, health))
+            if (await self._look(job.name)).health not in {Health.HEALTHY, Health.DEGRADED}:
+                raise SwapError(self._watch.health(job.name).reason or str(error)) from error
+
+    def _has_settled(self, name: str, health: HealthState) -> bool:
+        return health.health is Health.HEALTHY or self._watch.status(name).active_state in _DOWN
 
     async def give_up(self, job: Job, entry: HistoryEntry) -> None:
         """Leave the unit failed, and not in an endless loop of attempts: neither image runs."""
@@ -268,8 +312,9 @@ class Steps:
             await self._units.start(job.name)
         except ApplianceError as error:
             health = await self._look(job.name)
-            blame = health.health is not Health.STOPPED
-            raise SwapError(health.reason or str(error), blame=blame) from error
+            blame = isinstance(error, UnitError) and is_of_the_guest(self._watch.status(job.name))
+            stopped = health.health is Health.STOPPED
+            raise SwapError(health.reason or str(error), blame=blame, stopped=stopped) from error
         await self._look(job.name)
         job.restarts = self._watch.status(job.name).restarts
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
@@ -295,20 +340,19 @@ class Steps:
         if job.operation.cancel_requested:
             raise SwapError(CANCELLED)
         if health.health is Health.STOPPED:
-            raise SwapError("it was stopped before it had proven itself")
+            raise SwapError("it was stopped before it had proven itself", stopped=True)
         if not _is_good(job.swap, health):
             raise SwapError(health.reason or f"it is {health.health}", blame=True)
 
-    async def _ask(self, job: Job) -> None:
-        """Ask from outside, until there is an answer or enough is enough."""
-        why = ""
-        for number in range(OUTSIDE_TRIES):
-            if number:
-                await asyncio.sleep(OUTSIDE_PAUSE_S)
-            why = await self._outside.ask(job.new)
+    async def _ask(self, plan: AppliancePlan) -> str:
+        """Ask from outside until there is an answer or enough is enough; why there was none, or ''."""
+        why = await self._outside.ask(plan)
+        for _ in range(OUTSIDE_TRIES - 1):
             if not why:
-                return
-        raise SwapError(f"it does not answer from outside: {why}", blame=True)
+                break
+            await asyncio.sleep(OUTSIDE_PAUSE_S)
+            why = await self._outside.ask(plan)
+        return why
 
     async def _measured(self, job: Job) -> None:
         if job.measurement is None:
@@ -316,6 +360,9 @@ class Steps:
         measurement, job.measurement = job.measurement, None
         gap_ms = await asyncio.get_running_loop().run_in_executor(None, measurement.stop)
         job.state = replace(job.state, swap=replace(job.swap, downtime_ms=round(gap_ms or 0.0, 1)))
+
+
+_DOWN = frozenset({"failed", "inactive"})
 
 
 def _manifest(plan: AppliancePlan) -> Manifest:

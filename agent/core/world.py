@@ -52,6 +52,12 @@ class Units(Protocol):
     async def run(self, instance: str) -> UnitStatus:
         """Run a oneshot instance to its end; its status then."""
 
+    async def is_going_down(self) -> bool:
+        """Whether the host is shutting down: nothing can be started any more."""
+
+    async def kill(self, appliance: str) -> None:
+        """Kill every process of the unit at once; nothing where it has none."""
+
     async def forget_failure(self, instance: str) -> None:
         """Reset the failed state of a unit, and its count of starts."""
 
@@ -214,8 +220,12 @@ class Volumes(Protocol):
     def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
         """Make the volume the snapshot `snapshot`, and the snapshot `restored` the volume."""
 
-    def restore(self, appliance: str, snapshot: str) -> bool:
-        """Make the snapshot the volume again, and use it up; whether it was there."""
+    def discard(self, appliance: str, snapshot: str) -> None:
+        """Remove a snapshot if there is one of that name."""
+
+    def restore(self, appliance: str, snapshot: str, *, aside: str = "") -> bool:
+        """Make the snapshot the volume again, and use it up; whether it was there. With `aside`, what was
+        the volume becomes the snapshot of that name."""
 
     def remove(self, appliance: str, *, but: Collection[str]) -> None:
         """Remove the snapshots of swaps that are not in `but`."""

@@ -11,11 +11,12 @@ from agent.core.agent import Agent
 from agent.core.swap_steps import Request
 from agent.dbus.appliance import path_of
 from agent.dbus.objects import ROOT, Interface
-from agent.dbus.operation import operation_path
+from agent.dbus.operation import operation_number, operation_path
 from agent.host.bus import RequestError
 from agent.model.data import Snapshot
 from agent.model.errors import ApplianceError, ImageError, Problem
 from agent.model.swap import HistoryEntry
+from agent.model.update import RunEntry, Update
 
 
 class ManagerFace:
@@ -48,6 +49,9 @@ class ManagerFace:
             "TakeSnapshot": self._take_snapshot,
             "RestoreSnapshot": self._restore_snapshot,
             "RemoveSnapshot": self._remove_snapshot,
+            "CheckUpdates": self._check_updates,
+            "Update": self._update,
+            "GetUpdateRun": self._update_run,
         }
 
     async def _list(self, _sender: str) -> tuple[Any, ...]:
@@ -104,6 +108,21 @@ class ManagerFace:
         await self._agent.data.remove(name, snapshot)
         return ()
 
+    async def _check_updates(self, _sender: str, names: Collection[str]) -> tuple[Any, ...]:
+        found = await self._agent.check_updates(names)
+        return ([_described_update(update) for update in found],)
+
+    async def _update(
+        self, _sender: str, names: Collection[str], options: Collection[str]
+    ) -> tuple[Any, ...]:
+        run = self._agent.update(names, retry=_flag(options, "retry", {"retry"}))
+        return (operation_path(run.number),)
+
+    async def _update_run(self, _sender: str, operation: str) -> tuple[Any, ...]:
+        entries = self._agent.run_entries(operation_number(operation))
+        found = ([entry.name, _swap_path(entry), str(entry.result), entry.message] for entry in entries)
+        return (list(found),)
+
     async def _apply(self, _sender: str, dry_run: bool) -> tuple[Any, ...]:  # noqa: FBT001 (the bus has no keywords)
         outcome = await (self._agent.check() if dry_run else self._agent.apply())
         return list(outcome.changes), list(outcome.problems)
@@ -135,3 +154,21 @@ def _described(entry: HistoryEntry) -> list[Any]:
 def _snapshot(entry: Snapshot) -> list[Any]:
     data_format, maker = (entry.note.data_format, entry.note.maker) if entry.note else (0, "")
     return [entry.name, entry.taken_at_us, entry.size_bytes, entry.used_bytes, data_format, maker]
+
+
+def _swap_path(entry: RunEntry) -> str:
+    return operation_path(entry.operation) if entry.operation else "/"
+
+
+def _described_update(update: Update) -> list[Any]:
+    return [
+        update.name,
+        str(update.policy),
+        update.group,
+        update.image.reference if update.image else "",
+        str(update.image.digest) if update.image else "",
+        update.newest.reference if update.newest else "",
+        str(update.newest.digest) if update.newest else "",
+        str(update.outlook.standing),
+        update.outlook.reason,
+    ]

@@ -14,6 +14,12 @@ def operation_path(number: int) -> str:
     return f"{ROOT}/operation/{number}"
 
 
+def operation_number(path: str) -> int:
+    """Number of the operation at an object path; 0, which is none, for any other path."""
+    digits = path.removeprefix(f"{ROOT}/operation/")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
+
+
 class OperationFace:
     """See org.appliance1.Operation.xml."""
 

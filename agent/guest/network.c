@@ -176,14 +176,26 @@ static void commit(void)
 	}
 }
 
-static void set_option(const char *family, const char *device, const char *option, const char *value)
+static void set_sysctl(const char *path, const char *value)
 {
-	char path[96];
-	snprintf(path, sizeof path, "/proc/sys/net/%s/conf/%s/%s", family, device, option);
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, value, strlen(value)) < 0)
 		fail(EXIT_NETWORK, "network: cannot write %s: %s", path, strerror(errno));
 	close(fd);
+}
+
+static void set_option(const char *family, const char *device, const char *option, const char *value)
+{
+	char path[96];
+	snprintf(path, sizeof path, "/proc/sys/net/%s/conf/%s/%s", family, device, option);
+	set_sysctl(path, value);
+}
+
+/* A checker that binds what it is to check finds none of the appliance's addresses in a guest without network. */
+static void allow_missing_addresses(void)
+{
+	set_sysctl("/proc/sys/net/ipv4/ip_nonlocal_bind", "1");
+	set_sysctl("/proc/sys/net/ipv6/ip_nonlocal_bind", "1");
 }
 
 static bool has_ipv6(const struct plan *plan, const char *device)
@@ -234,6 +246,8 @@ void network_configure(const struct plan *plan)
 	if (batch.socket < 0)
 		fail(EXIT_NETWORK, "network: cannot open a netlink socket: %s", strerror(errno));
 	bring_up("lo", 0);
+	if (plan->until_check)
+		allow_missing_addresses();
 	for (size_t i = 0; i < plan->addresses.count; i++) {
 		if (first_of_device(plan, i))
 			set_options(plan, plan->addresses.item[i].device);

@@ -36,6 +36,7 @@ from agent.host.users import create_user, group_id, user_id
 from agent.host.volumes import create_volume, grow_volume, is_half_grown, volume_size
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
+from agent.model.errors import HostError, Problem
 from agent.model.image import Digest
 from agent.model.names import check_instance_of, is_appliance_name, unit_of
 from agent.model.paths import Paths
@@ -209,7 +210,7 @@ class ApplianceFiles:
             size_bytes = plan.data_bytes
             yield Change(
                 f"create a data volume of {format_size(size_bytes)}",
-                lambda: create_volume(volume, size_bytes=size_bytes, group=group_id(name)),
+                lambda: self._create_volume(name, size_bytes),
                 name,
             )
         if plan.image and self.current_image(name) != plan.image.digest:
@@ -268,6 +269,17 @@ class ApplianceFiles:
                 old.unlink()
         remove_strays(directory)
 
+    def _create_volume(self, name: str, size_bytes: int) -> None:
+        volume = self._paths.data_volume(name)
+        if any(self._paths.snapshots(name).glob("*.img")):
+            # It was there: a guest must not begin with nothing, and then write that over everything.
+            raise HostError(
+                f"{volume} is missing, and there are snapshots of it.",
+                problem=Problem.NOT_FOUND,
+                remedy="Rename one of them to that place, or move them away to begin with an empty volume.",
+            )
+        create_volume(volume, size_bytes=size_bytes, group=group_id(name))
+
     def _write_initrd(self, plan: AppliancePlan) -> None:
         path = self._initrd(plan)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +288,8 @@ class ApplianceFiles:
     def _forget(self, appliance: str) -> None:
         directory = self._paths.appliance_runtime(appliance)
         state = self._paths.appliance_state(appliance)
-        links = (link for pattern in LINKS for link in state.glob(pattern))
+        # A pattern without a wildcard does not find links that lead nowhere (Python 3.11).
+        links = (link for link in state.glob("*") if any(map(link.match, LINKS)))
         for path in (directory / "launch", *directory.glob("initrd-*"), *links):
             path.unlink(missing_ok=True)
 

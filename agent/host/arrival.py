@@ -21,7 +21,7 @@ from agent.host.snapshots import VolumeSnapshots
 from agent.host.states import States
 from agent.host.store import ImageStore
 from agent.host.users import create_user, group_id, user_id
-from agent.host.volumes import MODE, locked
+from agent.host.volumes import MODE, unused
 from agent.model.appliance import Appliance
 from agent.model.data import SnapshotNote
 from agent.model.errors import ApplianceError, HostError, ImageError, Problem
@@ -140,7 +140,7 @@ def _make_state_directory(arrival: Arrival) -> None:
 @contextmanager
 def _unused(volume: Path) -> Iterator[None]:
     """No guest starts on the volume meanwhile; HostError where one runs."""
-    with locked(volume) if volume.exists() else nullcontext():
+    with unused(volume) if volume.exists() else nullcontext():
         yield
 
 

@@ -44,6 +44,9 @@ _PROBLEMS = {
     "org.freedesktop.DBus.Error.ServiceUnknown": Problem.UNAVAILABLE,
     "org.freedesktop.DBus.Error.NoReply": Problem.TIMED_OUT,
     "org.freedesktop.systemd1.NoSuchUnit": Problem.NOT_FOUND,
+    "org.freedesktop.systemd1.NoSuchProcess": Problem.NOT_FOUND,
+    "org.freedesktop.systemd1.ShuttingDown": Problem.UNAVAILABLE,
+    "org.freedesktop.systemd1.TransactionIsDestructive": Problem.UNAVAILABLE,
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from agent.config.common import parse_address
@@ -28,6 +30,12 @@ def read_facts(root: Path = Path("/")) -> HostFacts:
         nameservers=_nameservers(root),
         time_zone=_time_zone(root),
     )
+
+
+def local_time() -> datetime:
+    """Now, as the clocks of this host show it, even if its time zone was changed a moment ago."""
+    time.tzset()  # localtime_r(3) alone would not look at /etc/localtime again
+    return datetime.now()  # noqa: DTZ005 (clocks show no zone)
 
 
 def systemd_version() -> int:

@@ -12,7 +12,8 @@ renamed when it is whole, so a snapshot that has its name is complete; a crash l
 `snapshots/.NAME.img.*.tmp`, removed before the next one is made, and a NAME.json without its snapshot, which
 counts for nothing.
 
-No guest may use the volume meanwhile: the copy would be of a file system in motion.
+No guest may use the volume meanwhile: the copy would be of a file system in motion. The lock that guests
+take on their volume is held for that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from agent.host.volumes import unused
 from agent.model.data import SnapshotFile, SnapshotNote, Volume
 from agent.model.errors import HostError, Problem
 from agent.model.paths import Paths
@@ -76,7 +78,7 @@ def take_snapshot(volume: Path, snapshot: Path) -> None:
     remove_strays(snapshot.parent)
     temporary = snapshot.parent / f".{snapshot.name}.{os.getpid()}.tmp"
     try:
-        with explain_full_disk(f"taking a snapshot of {volume}"):
+        with explain_full_disk(f"taking a snapshot of {volume}"), unused(volume):
             _copy(volume, temporary)
             os.rename(temporary, snapshot)
             fsync_directory(snapshot.parent)
@@ -89,7 +91,8 @@ def put_aside(volume: Path, snapshot: Path) -> None:
     was done."""
     snapshot.parent.mkdir(mode=0o700, exist_ok=True)
     if volume.exists():
-        _move(volume, snapshot)
+        with unused(volume):
+            _move(volume, snapshot)
 
 
 def restore_snapshot(snapshot: Path, volume: Path) -> bool:
@@ -273,9 +276,18 @@ class VolumeSnapshots:
         put_aside(volume, self.path(appliance, snapshot))
         restore_snapshot(source, volume)
 
-    def restore(self, appliance: str, snapshot: str) -> bool:
-        """Make the snapshot the volume again, and use it up; whether it was there."""
-        return restore_snapshot(self.path(appliance, snapshot), self._paths.data_volume(appliance))
+    def discard(self, appliance: str, snapshot: str) -> None:
+        """Remove a snapshot if there is one of that name."""
+        if snapshot:
+            ensure_absent(self.path(appliance, snapshot))
+
+    def restore(self, appliance: str, snapshot: str, *, aside: str = "") -> bool:
+        """Make the snapshot the volume again, and use it up; whether it was there. With `aside`, what was
+        the volume becomes the snapshot of that name."""
+        source, volume = self.path(appliance, snapshot), self._paths.data_volume(appliance)
+        if aside and source.exists():
+            put_aside(volume, self.path(appliance, aside))
+        return restore_snapshot(source, volume)
 
     def remove(self, appliance: str, *, but: Collection[str]) -> None:
         """Remove the snapshots of swaps that are not in `but`, and what a crash has left."""

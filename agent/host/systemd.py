@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from signal import SIGKILL
 from typing import Any
 
 from agent.host.bus import Bus, Signal
@@ -126,6 +127,22 @@ class Systemd:
                 raise failed
             await self.forget_failure(instance)
         return status
+
+    async def is_going_down(self) -> bool:
+        """Whether the host is shutting down: nothing can be started any more."""
+        arguments = (MANAGER, "SystemState")
+        [value] = await self._bus.call(
+            DESTINATION, MANAGER_PATH, f"{PROPERTIES}.Get", *arguments, signature="ss"
+        )
+        return bool(value.value == "stopping")
+
+    async def kill(self, appliance: str) -> None:
+        """Kill every process of the unit at once; nothing where it has none."""
+        try:
+            await self._manager("KillUnit", unit_of(appliance), "all", SIGKILL, signature="ssi")
+        except ApplianceError as error:
+            if error.problem is not Problem.NOT_FOUND:
+                raise
 
     async def forget_failure(self, instance: str) -> None:
         """Reset the failed state of a unit, and its count of starts."""

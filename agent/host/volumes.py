@@ -71,7 +71,7 @@ def grow_volume(path: Path, *, size_bytes: int) -> None:
     """Grow a volume; HostError where a guest uses it. After a crash, `is_half_grown` says: once more."""
     if volume_size(path) > size_bytes:
         raise HostError(f"{path} cannot be made smaller.", problem=Problem.NOT_SUPPORTED)
-    with locked(path):
+    with unused(path):
         _mark(path).touch()
         fsync_directory(path.parent)
         os.truncate(path, size_bytes)
@@ -83,7 +83,7 @@ def grow_volume(path: Path, *, size_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def unused(path: Path) -> Iterator[None]:
     """Hold the lock that UML's block driver takes (fcntl(2) F_SETLK): no guest starts on the volume."""
     with path.open("r+b") as file:
         try:

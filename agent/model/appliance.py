@@ -10,6 +10,7 @@ from agent.model.names import unit_of, user_of
 from agent.model.network import Attachment
 from agent.model.probe import Probe
 from agent.model.swap import Snapshots
+from agent.model.update import Group, Policy, Window
 
 KERNEL = "/usr/lib/appliance/linux"
 """The guest kernel of the package appliance-kernel."""
@@ -25,11 +26,13 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UpdateSettings:
-    """How an appliance comes to another image: for how long it is watched before that counts, and how many
-    older images are kept to go back to."""
+    """How an appliance comes to another image: what happens by itself, and when (None is any time); for how
+    long it is watched before that counts, and how many older images are kept to go back to."""
 
     soak_s: float = 30.0
     keep: int = 1
+    policy: Policy = Policy.MANUAL
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Appliance:
     update: UpdateSettings = UpdateSettings()
     snapshots: Snapshots = Snapshots.AUTO
     probes: tuple[Probe, ...] | None = None
+    group: Group | None = None
 
     @property
     def unit(self) -> str:

@@ -14,3 +14,6 @@ GUEST_EXITS = {
     88: "the service did not become ready in time",
     89: "the guest runtime failed",
 }
+
+HOST_EXITS = frozenset({75, 78, 81, 84})
+"""Those with which the image has nothing to do."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.model.appliance import Appliance
 from agent.model.assignments import Assignments
@@ -174,6 +174,26 @@ def _plan_guest(
         loops_per_jiffy=host.loops_per_jiffy,
     )
     return _Guest(render_launch_plan(appliance, inputs.image, ports, arguments), initrd, content)
+
+
+def with_room(
+    plan: AppliancePlan, *, memory_bytes: int, stop_timeout_s: float, host: HostFacts
+) -> AppliancePlan:
+    """The plan with unit settings for so much memory and so much time to stop."""
+    image = plan.image
+    if image:
+        service = replace(image.manifest.service, stop_timeout_s=stop_timeout_s)
+        image = replace(image, manifest=replace(image.manifest, service=service))
+    drop_in = render_drop_in(
+        plan.appliance,
+        image,
+        plan.ports,
+        core=plan.core,
+        memory_bytes=memory_bytes,
+        data_volume=plan.inputs.data_volume if image and image.manifest.data else "",
+        host=host,
+    )
+    return replace(plan, drop_in=drop_in)
 
 
 def initrd_path(instance: str, content: bytes, *, runtime_digest: str) -> str:

@@ -3,6 +3,7 @@ unit.
 
     probe.py start UNIT ADDRESS RUNS     start to first answer, and duration of the stop, in ms
     probe.py restart UNIT ADDRESS RUNS   longest gap between answers during a restart in ms, and queries lost
+    probe.py swap NAME ADDRESS RUNS      the same during swaps to dns-knot and back, and what the agent says
 
 Standard library only; prints one JSON document.
 """
@@ -86,19 +87,34 @@ def measure_start(unit: str, address: str, runs: int) -> dict[str, list[float]]:
     return {"start_ms": starts, "stop_ms": stops}
 
 
+def measure_swap(name: str, address: str, runs: int) -> dict[str, list[float]]:
+    gaps, losses, told = [], [], []
+    for number in range(runs):
+        image = "dns-nsd" if number % 2 else "dns-knot"
+        gap, lost = one_change(["appliancectl", "swap", name, image], Client(address))
+        gaps.append(gap)
+        losses.append(float(lost))
+        output = subprocess.run(
+            ["appliancectl", "history", name, "--json"], check=True, capture_output=True, text=True
+        ).stdout
+        told.append(json.loads(output)[-1]["downtime_us"] / 1000)
+    return {"gap_ms": gaps, "lost": losses, "told_ms": told}
+
+
 def measure_restart(unit: str, address: str, runs: int) -> dict[str, list[float]]:
     gaps, losses = [], []
     systemctl("start", unit).wait()
     time.sleep(SETTLE_S)
     for _ in range(runs):
         systemctl("reset-failed", unit).wait()
-        gap, lost = one_restart(unit, Client(address))
+        gap, lost = one_change(["systemctl", "restart", unit], Client(address))
         gaps.append(gap)
         losses.append(float(lost))
     return {"gap_ms": gaps, "lost": losses}
 
 
-def one_restart(unit: str, client: Client) -> tuple[float, int]:
+def one_change(command: list[str], client: Client) -> tuple[float, int]:
+    """Ask all the time while a command runs: the longest gap in ms, and how many were lost."""
     number, answered = 0, 0
     process: subprocess.Popen[bytes] | None = None
     begin = last = next_query = time.monotonic()
@@ -113,7 +129,7 @@ def one_restart(unit: str, client: Client) -> tuple[float, int]:
             now = time.monotonic()
             longest, last = max(longest, now - last), now
         if process is None and last - begin > SETTLE_S:
-            process = systemctl("restart", unit)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             longest = 0.0
         elif process is not None and process.poll() is not None:
             # Two settling times after systemctl has returned, this restart is over.
@@ -124,7 +140,7 @@ def one_restart(unit: str, client: Client) -> tuple[float, int]:
 
 def main() -> None:
     verb, unit, address, runs = sys.argv[1:]
-    measure = {"start": measure_start, "restart": measure_restart}[verb]
+    measure = {"start": measure_start, "restart": measure_restart, "swap": measure_swap}[verb]
     print(json.dumps(measure(unit, address, int(runs))))
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.operations import Operation
 from agent.host.bus import Reply, Request, RequestError
 from agent.model.errors import Problem
 from agent.util.tasks import completed
-from tests.bus.test_objects import service
+from tests.bus.test_objects import Service, service
+from tests.bus.test_operations import NEW, swapping
 from tests.fakes.bus import connected
 
 ROOT = Path(__file__).parents[2]
@@ -103,3 +105,55 @@ async def test_an_agent_that_is_newer(address: str, appliancectl: Run) -> None:
         await bus.own("org.appliance1")
         status, _, error = await appliancectl("list")
     assert (status, error) == (Problem.FAILED.exit_status, "appliancectl: It is so.\n")
+
+
+async def test_a_swap_is_followed_to_its_end(address: str, appliancectl: Run) -> None:
+    async with swapping(address, soak="50ms") as found:
+        status, out, error = await appliancectl("swap", "dns", "dns-nsd:4.7")
+        assert (status, out) == (
+            0,
+            "dns: swapped from dns-nsd:4.6.1-1 to dns-nsd:4.7-1; no answer for 12 ms.\n",
+        )
+        assert error.splitlines()[-1] == "dns: watching dns-nsd:4.7-1 for 0.05 s …"
+        assert found.world.reconciler.plan.appliances["dns"].image == NEW
+        status, out, _ = await appliancectl("history", "dns", "--json=short")
+        assert (status, json.loads(out)[0]["result"]) == (0, "committed")
+        assert (await appliancectl("rollback", "dns"))[0] == 0
+        assert found.world.reconciler.plan.appliances["dns"].image != NEW
+
+
+async def test_a_swap_that_fails_is_in_quarantine(
+    address: str, appliancectl: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.core.swap_steps.OUTSIDE_PAUSE_S", 0.001)
+    async with swapping(address) as found:
+        found.world.outside.failures["dns-nsd:4.7-1"] = "no answer"
+        status, out, error = await appliancectl("swap", "dns", "dns-nsd:4.7")
+        assert (status, out) == (Problem.FAILED.exit_status, "")
+        assert error.splitlines()[-1].endswith("failed: it does not answer from outside: no answer")
+        assert "dns-nsd:4.7-1" in (await appliancectl("image", "quarantine"))[1]
+        assert (await appliancectl("image", "quarantine", "clear", "dns"))[1] == "dns: 1 cleared.\n"
+
+
+async def begun(found: Service) -> Operation:
+    """The first operation, when it watches its guest."""
+    async with asyncio.timeout(10):
+        while not found.heard or found.heard[-1].member != "PropertiesChanged":  # noqa: ASYNC110 (a process)
+            await asyncio.sleep(0.01)
+    [operation] = found.world.operations.all()
+    return operation
+
+
+async def test_an_agent_that_goes_away_during_a_swap(address: str, appliancectl: Run) -> None:
+    async with swapping(address, soak="20s") as found:
+        waiting = asyncio.ensure_future(appliancectl("swap", "dns", "dns-nsd:4.7"))
+        operation = await begun(found)
+        await found.bus.call(
+            "org.freedesktop.DBus", "/", "org.freedesktop.DBus.ReleaseName", "org.appliance1", signature="s"
+        )
+        status, _, error = await waiting
+        assert (status, "The agent was stopped or restarted meanwhile" in error) == (
+            Problem.UNAVAILABLE.exit_status,
+            True,
+        )
+        assert operation.state == "running"

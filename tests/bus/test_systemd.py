@@ -193,6 +193,43 @@ async def test_a_job_without_an_end(address: str, monkeypatch: pytest.MonkeyPatc
         assert caught.value.problem is Problem.TIMED_OUT
 
 
+CHECK = "appliance@dns.check.service"
+
+
+async def test_an_instance_that_runs_to_its_end(address: str) -> None:
+    async with watching(address, "dns") as (fake, systemd, changes, _):
+        assert (await systemd.run("dns.check")).result == "success"
+        assert fake.calls[3:] == [f"StartUnit {CHECK} replace", f"GetAll {UNIT}", f"GetAll {SERVICE}"]
+        assert changes == []
+
+
+async def test_an_instance_that_fails_says_why_and_is_not_kept_as_failed(address: str) -> None:
+    async with watching(address) as (fake, systemd, _, _):
+        fake.job_result = "failed"
+        fake.units[CHECK] = {"ActiveState": Variant("s", "failed")}
+        fake.services[CHECK] = {
+            "Result": Variant("s", "exit-code"),
+            "StatusText": Variant("s", "check failed: line 7"),
+        }
+        status = await systemd.run("dns.check")
+        assert (status.result, status.status_text) == ("exit-code", "check failed: line 7")
+        assert fake.calls[-1] == f"ResetFailedUnit {CHECK}"
+
+
+async def test_an_instance_that_was_not_even_tried(address: str) -> None:
+    async with watching(address) as (fake, systemd, _, _):
+        fake.job_result = "dependency"
+        with pytest.raises(UnitError, match="dependency"):
+            await systemd.run("dns.check")
+        assert not [call for call in fake.calls if call.startswith("ResetFailed")]
+
+
+async def test_forgetting_a_failure_that_nobody_knows(address: str) -> None:
+    async with watching(address) as (fake, systemd, _, _):
+        await systemd.forget_failure("dns")
+        assert fake.calls[-1] == "ResetFailedUnit appliance@dns.service"
+
+
 async def test_a_job_that_another_asked_for_is_not_ours(address: str) -> None:
     async with watching(address) as (fake, systemd, _, bus):
         fake.bus.emit(

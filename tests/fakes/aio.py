@@ -56,6 +56,10 @@ def nothing_left_behind() -> Iterator[None]:
         # Cycles may hold on to what is no longer used. To collect them after each test would take longer
         # than the tests do.
         gc.collect()
+        # asyncio's threads that wait for a child (Python 3.11) end when it has ended, and not sooner.
+        for thread in threading.enumerate():
+            if thread.name.startswith("waitpid-"):
+                thread.join(timeout=1.0)
     left = _possessions() - before
     assert not left, f"left behind: {sorted(left)}"
 

@@ -94,9 +94,9 @@ class GuestVolumes(FakeVolumes):
         del self._host.files.volumes[appliance]
         self.restore(appliance, restored)
 
-    def restore(self, appliance: str, snapshot: str) -> bool:
+    def restore(self, appliance: str, snapshot: str, *, aside: str = "") -> bool:
         self._check_unused(appliance)
-        restored = super().restore(appliance, snapshot)
+        restored = super().restore(appliance, snapshot, aside=aside)
         if restored:
             self._host.files.volumes[appliance] = 256 << 20
         return restored
@@ -132,7 +132,7 @@ class GuestUnits(FakeUnits):
             self._write(appliance, image)
         data = self._volumes.volumes.get(appliance, "").split("/")[0]
         if image is None or image.manifest.reference in self._host.broken or data in self._host.spoilt:
-            self.become(appliance, "failed", result="exit-code", status_text="it is broken")
+            self.become(appliance, "failed", result="exit-code", main_status=87, status_text="it is broken")
             raise UnitError(f"{appliance}: failed")
         self._host.running[appliance] = image
         self.become(appliance, "active", result="success", status_text="", restarts=0)

@@ -1,4 +1,4 @@
-"""What the parts of tests/fakes/world.py note down of what they do."""
+"""What is done to the host in memory, in order."""
 
 from __future__ import annotations
 

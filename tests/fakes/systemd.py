@@ -93,6 +93,10 @@ class FakeSystemd:
                 return Reply()
             case "ListUnitsByPatterns":
                 return Reply("a(ssssssouso)", ([self._listed(unit) for unit in self.units],))
+            case "ResetFailedUnit" if request.body[0] in self.units:
+                return Reply()
+            case "ResetFailedUnit":
+                raise RequestError(f"{DESTINATION}.NoSuchUnit", f"Unit {request.body[0]} not loaded.")
             case "StartUnit" | "StopUnit" | "TryRestartUnit":
                 return await self._job(request.body[0])
             case _:

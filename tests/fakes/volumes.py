@@ -86,11 +86,16 @@ class FakeVolumes:
         kept = self.snapshots.setdefault(appliance, {})
         kept[snapshot], self.volumes[appliance] = self.volumes.get(appliance, ""), kept.pop(restored)
 
-    def restore(self, appliance: str, snapshot: str) -> bool:
+    def discard(self, appliance: str, snapshot: str) -> None:
+        self.snapshots.get(appliance, {}).pop(snapshot, None)
+
+    def restore(self, appliance: str, snapshot: str, *, aside: str = "") -> bool:
         kept = self.snapshots.get(appliance, {})
         if snapshot not in kept:
             return False
         self._journal.note(f"restore {appliance} {snapshot}")
+        if aside and appliance in self.volumes:
+            kept[aside] = self.volumes[appliance]
         self.volumes[appliance] = kept.pop(snapshot)
         return True
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
 from agent.core.swap import Swapper
 from agent.core.swap_steps import Steps
+from agent.core.updates import Updates
 from agent.core.watch import Watch
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
@@ -34,11 +36,11 @@ from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
 from agent.model.names import check_instance_of
 from agent.model.network import Bridge, Tap
-from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
+from tests.fakes.swaps import FakeOutside, FakeStates
 from tests.fakes.volumes import FakeVolumes
 
 
@@ -50,6 +52,7 @@ class FakeUnits:
         self.handler: Callable[[str, UnitStatus], None] = lambda _appliance, _status: None
         self.status: dict[str, UnitStatus] = {}
         self.watched: set[str] = set()
+        self.going_down = False
         self.checks: dict[str, UnitStatus] = {}
         """How oneshot instances end that are to fail."""
 
@@ -81,6 +84,12 @@ class FakeUnits:
     async def run(self, instance: str) -> UnitStatus:
         self._journal.note(f"run {instance}")
         return self.checks.get(instance, UnitStatus())
+
+    async def is_going_down(self) -> bool:
+        return self.going_down
+
+    async def kill(self, appliance: str) -> None:
+        del appliance
 
     async def forget_failure(self, instance: str) -> None:
         del instance
@@ -266,14 +275,11 @@ class FakeFiles:
         return changes
 
     def plan_removal(self, appliance: str) -> list[Change]:
+        forget = partial(self._set, appliance, launch="", initrd="")
+        remove = partial(self._set, appliance, drop_in="")
         return [
-            Change("remove its launch plan", partial(self._set, appliance, launch="", initrd=""), appliance),
-            Change(
-                "remove its unit settings",
-                partial(self._set, appliance, drop_in=""),
-                appliance,
-                Effect.DAEMON_RELOAD,
-            ),
+            Change("remove its launch plan", forget, appliance),
+            Change("remove its unit settings", remove, appliance, Effect.DAEMON_RELOAD),
         ]
 
     def needs_growth(self, plan: AppliancePlan) -> bool:
@@ -329,46 +335,6 @@ class FakeFiles:
         self.owned[name] = replace(self.owned.get(name, _Owned()), **values)
 
 
-class FakeStates:
-    """States that outlive the agent."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.kept: dict[str, ApplianceState] = {}
-
-    def names(self) -> list[str]:
-        return sorted(self.kept)
-
-    def read(self, appliance: str) -> ApplianceState:
-        return self.kept.get(appliance, ApplianceState())
-
-    def write(self, appliance: str, state: ApplianceState) -> bool:
-        changed = self.read(appliance) != state
-        self.kept[appliance] = state
-        return changed
-
-
-class FakeMeasurement:
-    """Always the same gap."""
-
-    def stop(self) -> float | None:
-        return 12.5
-
-
-class FakeOutside:
-    """What clients see: `answers` holds why an image does not answer, by its reference."""
-
-    def __init__(self) -> None:
-        self.failures: dict[str, str] = {}
-
-    async def ask(self, plan: AppliancePlan) -> str:
-        return self.failures.get(plan.image.manifest.reference, "") if plan.image else ""
-
-    def measure(self, plan: AppliancePlan) -> FakeMeasurement:
-        del plan
-        return FakeMeasurement()
-
-
 class KeptTasks(dict[int, "asyncio.Task[None]"]):
     """Tasks that ended are kept, so that somebody sees how."""
 
@@ -389,6 +355,7 @@ class World:
         self.volumes = FakeVolumes(self.journal)
         self.outside = FakeOutside()
         self.told: list[Operation] = []
+        self.now = datetime(2026, 11, 24, 12)  # noqa: DTZ001 (local time, a Tuesday)
         self.files.write("networks/default.yaml", NETWORK)
         self.on_change: Callable[[str], None] = lambda _appliance: None
         self.facts = facts or sample_facts()
@@ -441,6 +408,17 @@ class World:
             states=self.states,
             volumes=self.volumes,
         )
+        self._start_data()
+        self.updates = Updates(
+            reconciler=self.reconciler,
+            swapper=self.swapper,
+            operations=self.operations,
+            watch=self.watch,
+            images=self.images,
+            now=lambda: self.now,
+        )
+
+    def _start_data(self) -> None:
         data_steps = DataSteps(
             reconciler=self.reconciler,
             operations=self.operations,
@@ -463,14 +441,8 @@ class World:
 
     def agent(self, on_applied: Callable[[], None] = lambda: None) -> Agent:
         """The agent's verbs on this host."""
-        return Agent(
-            self.reconciler,
-            self.watch,
-            self.swapper,
-            self.operations,
-            data=self.data,
-            on_applied=on_applied,
-        )
+        parts = self.reconciler, self.watch, self.swapper, self.operations, self.updates
+        return Agent(*parts, data=self.data, on_applied=on_applied)
 
     async def run(self, *appliances: str) -> None:
         """Have these appliances configured, applied and running, with nothing in the journal."""

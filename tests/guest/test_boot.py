@@ -29,6 +29,28 @@ def test_phases_are_reported_in_order(boot: Boot) -> None:
     assert [line for line in guest.lines if not line.startswith("<")] == ["preparing", "checking", "serving"]
 
 
+def test_a_guest_that_lives_until_its_check_has_succeeded(boot: Boot) -> None:
+    guest = boot(
+        Plan(
+            prepare="echo rendered > /data/zones",
+            check="cat /data/zones",
+            exec="echo serving",
+            more=["until=check", "tmpfs=/data"],
+        )
+    )
+    assert guest.wait_end() == 0, guest.describe()
+    assert guest.statuses[:2] == ["preparing", "checking configuration"]
+    assert "rendered" in guest.lines
+    assert "serving" not in guest.lines
+    assert not guest.is_ready
+
+
+def test_nor_does_it_serve_where_there_is_nothing_to_check(boot: Boot) -> None:
+    guest = boot(Plan(exec="echo serving", more=["until=check"]))
+    assert guest.wait_end() == 0, guest.describe()
+    assert "serving" not in guest.lines
+
+
 def test_start_is_summed_up_in_one_line(boot: Boot) -> None:
     guest = boot(Plan())
     guest.wait_text("<6>ready after ")

@@ -101,6 +101,12 @@ def test_check_fails_and_the_service_is_not_started(boot: Boot) -> None:
     assert "started" not in guest.lines
 
 
+def test_a_guest_that_lives_until_its_check_fails(boot: Boot) -> None:
+    guest = boot(Plan(check="echo no zones >&2; exit 1", exec="echo started", more=["until=check"]))
+    _fails(guest, 86, "check failed: no zones")
+    assert "started" not in guest.lines
+
+
 def test_check_is_killed(boot: Boot) -> None:
     guest = boot(Plan(check="kill -SEGV $$"))
     _fails(guest, 86, "check failed: killed by signal 11 (Segmentation fault)")

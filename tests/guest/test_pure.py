@@ -68,7 +68,7 @@ health-timeout-ms=2000
 """
 
 
-@pytest.mark.parametrize("plan", [BASE, FULL, FULL.rstrip("\n"), BASE + "\n\n"])
+@pytest.mark.parametrize("plan", [BASE, FULL, FULL.rstrip("\n"), BASE + "\n\n", BASE + "until=check\n"])
 def test_valid_plans(pure: Run, plan: str) -> None:
     assert pure("plan", plan.encode()).stdout == b"valid\n"
 
@@ -105,6 +105,8 @@ def test_valid_plans(pure: Run, plan: str) -> None:
         ("stop-signal=-1", "stop-signal: '-1' is not a number from 1 to 64"),
         ("stop-timeout-ms=86400001", "stop-timeout-ms: '86400001' is not a number from 0 to 86400000"),
         ("stop-timeout-ms=9999999999", "stop-timeout-ms: '9999999999' is not a number from 0 to 86400000"),
+        ("until=ready", "'until' knows only 'check', found 'ready'"),
+        ("until=", "'until' knows only 'check', found ''"),
         ("health-interval-ms=0", "health-interval-ms: '0' is not a number from 10 to 86400000"),
     ],
 )

@@ -24,9 +24,17 @@ def _checked(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def mount(source: str, target: str, kind: str, flags: int = MS_NOSUID | MS_NODEV | MS_NOEXEC) -> None:
+def mount(
+    source: str,
+    target: str,
+    kind: str,
+    flags: int = MS_NOSUID | MS_NODEV | MS_NOEXEC,
+    *,
+    options: str = "",
+) -> None:
     """mount(2) in this test's own mount namespace."""
-    _checked(_libc.mount(source.encode(), target.encode(), kind.encode(), flags, None), f"mount {target}")
+    arguments = source.encode(), target.encode(), kind.encode(), flags, options.encode()
+    _checked(_libc.mount(*arguments), f"mount {target}")
 
 
 @contextmanager

@@ -17,34 +17,41 @@ import pytest
 from agent import daemon as module
 from agent.config.manifest import render_manifest
 from agent.core import prober
+from agent.core.operations import ENDED_KEPT, Operation, OperationState
 from agent.daemon import Daemon
 from agent.host import appliances
 from agent.host.bus import Bus, Variant
 from agent.model.errors import HostError, Problem
+from agent.model.image import Digest
 from agent.model.paths import Paths
 from agent.util.journal import Event
 from tests.bus.conftest import MessageBus, message_bus
 from tests.fakes.bus import connected
 from tests.fakes.events import EventLog, catch_events
-from tests.fakes.samples import NETWORK, sample_facts, sample_image, sample_manifest
+from tests.fakes.samples import NETWORK, sample_facts, sample_manifest
 from tests.fakes.systemd import FakeSystemd, fake_systemd
 from tests.kernel.links import ip, links
 from tests.kernel.servers import tcp_server, wait_for_the_end
 
 NAME, ROOT, MANAGER = "org.appliance1", "/org/appliance1", "org.appliance1.Manager"
+OPERATION, PROPERTIES = "org.appliance1.Operation", "org.freedesktop.DBus.Properties"
+OLDER, NEWER = Digest.of(b"hsqs older"), Digest.of(b"hsqs newer")
 OWNER = 61000
 TIMEOUT_S = 10.0
 
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """A host with one network, one image and nothing else."""
-    paths, image = Paths(tmp_path), sample_image()
+    """A host with one network, two versions of an image and nothing else."""
+    paths = Paths(tmp_path)
+    newer = sample_manifest(version="4.7-1", data=None)
     files = {
+        paths.images / NEWER.directory / "image.squashfs": b"hsqs newer",
+        paths.images / NEWER.directory / "manifest.yaml": render_manifest(newer).encode(),
         paths.guest_runtime: b"runtime.",
         paths.configuration / "networks/default.yaml": NETWORK.encode(),
-        paths.images / image.digest.directory / "image.squashfs": b"hsqs",
-        paths.images / image.digest.directory / "manifest.yaml": render_manifest(
+        paths.images / OLDER.directory / "image.squashfs": b"hsqs older",
+        paths.images / OLDER.directory / "manifest.yaml": render_manifest(
             sample_manifest(data=None)
         ).encode(),
     }
@@ -238,6 +245,55 @@ async def test_an_appliance_is_asked_from_outside(
         (paths.configuration / "appliances/web.yaml").unlink()
         await found.call("Apply", False, signature="b")
     assert not [call for call in found.systemd.calls if "Restart" in call]
+
+
+@pytest.mark.usefixtures("events")
+async def test_a_swap_outlives_the_agent(bus: MessageBus, paths: Paths, manager: ServiceManager) -> None:
+    configure(paths, "dns", "image: dns-nsd\n")
+    current = paths.appliance_state("dns") / "current"
+    async with running(bus, paths, manager) as found:
+        assert current.readlink().name == NEWER.directory
+        [path] = await found.call("Swap", "dns", "dns-nsd:4.6", [], signature="ssas")
+        assert await ended(found, path) == "succeeded"
+        history = await found.call("GetHistory", "dns", signature="s")
+    assert current.readlink().name == OLDER.directory
+    assert (current.parent / "previous").readlink().name == NEWER.directory
+    async with running(bus, paths, manager) as found:
+        assert await found.call("GetHistory", "dns", signature="s") == history
+        assert await found.call("Apply", False, signature="b") == [[], []]
+        [path] = await found.call("Rollback", "dns", [], signature="sas")
+        assert await ended(found, path) == "succeeded"
+    assert current.readlink().name == NEWER.directory
+
+
+async def ended(found: Running, path: str) -> str:
+    """State of an operation when it is over."""
+    operation = found.daemon._operations.get(int(path.rpartition("/")[2]))
+    await found.daemon._operations.finished(operation)
+    [state] = await found.client.call(NAME, path, f"{PROPERTIES}.Get", OPERATION, "State", signature="ss")
+    return str(state.value)
+
+
+@pytest.mark.usefixtures("events")
+async def test_only_the_last_operations_are_shown(
+    bus: MessageBus, paths: Paths, manager: ServiceManager
+) -> None:
+    async def work(_operation: Operation) -> OperationState:
+        return OperationState.SUCCEEDED
+
+    async with running(bus, paths, manager) as found:
+        operations = found.daemon._operations
+        begun = [operations.begin("swap", f"dns{number}", work) for number in range(ENDED_KEPT + 2)]
+        for operation in begun:
+            await operations.finished(operation)
+        # Looked at when the next one begins.
+        begun.append(operations.begin("swap", "dns", work))
+        await operations.finished(begun[-1])
+        [managed] = await found.client.call(
+            NAME, ROOT, "org.freedesktop.DBus.ObjectManager.GetManagedObjects"
+        )
+    numbers = [operation.number for operation in begun[-ENDED_KEPT - 1 :]]
+    assert set(managed) == {f"{ROOT}/operation/{number}" for number in numbers}
 
 
 @pytest.mark.usefixtures("events")

@@ -106,7 +106,7 @@ def test_bad_image_fails_one_unit_with_one_clear_line(host: Host, dns: str, web:
         "altered": [
             "sh",
             "-c",
-            f"printf X | dd of={image} bs=1 seek=70000 conv=notrunc; touch -r /var/tmp/good {image}",
+            f"printf damaged | dd of={image} bs=1 seek=70000 conv=notrunc; touch -r /var/tmp/good {image}",
         ],
     }
     cursor = host.cursor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from agent.config.appliance import read_appliance
 from agent.config.document import Findings, read_document
-from agent.model.appliance import KERNEL, Appliance, Isolation
+from agent.model.appliance import KERNEL, Appliance, Isolation, UpdateSettings
 from agent.model.image import ImageReference
 from agent.model.network import Attachment
 from agent.model.probe import DnsProbe, PingProbe, Probe
+from agent.model.update import Group, Policy, Window
 
 
 def read(text: str) -> tuple[Appliance, list[str]]:
@@ -115,10 +117,45 @@ def test_probes_are_those_of_the_image_unless_the_administrator_says_so(
     assert (appliance.probes, findings) == (probes, [])
 
 
-@pytest.mark.parametrize("key", ["publish", "group", "peers", "grants"])
+@pytest.mark.parametrize("key", ["publish", "peers", "grants"])
 def test_keys_of_later_versions_are_named_as_such(key: str) -> None:
     [finding] = read(f"image: a\n{key}: x")[1]
     assert f"“{key}” is not available in this version" in finding
+
+
+def test_updates() -> None:
+    text = "image: a\nupdate: {policy: auto, window: Sun 03:00-05:00, soak: 1min, keep: 2}\ngroup: web"
+    appliance, findings = read(text)
+    assert (appliance.update, findings) == (UpdateSettings(60.0, 2, Policy.AUTO, Window((6,), 180, 120)), [])
+    assert appliance.group == Group("web", 1)
+    assert read("image: a\ngroup: {name: dns, healthy: 2}") == (
+        replace(read("image: a")[0], group=Group("dns", 2)),
+        [],
+    )
+    assert read("image: a\nupdate: {}")[0].update == UpdateSettings(policy=Policy.MANUAL, window=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "update: {policy: always}",
+            "2:18: update.policy: one of manual, stage, auto expected, found “always”",
+        ),
+        ("update: {window: Sun}", "2:18: update.window: “Sun” is not a window such as Sun 03:00-05:00"),
+        ("update: {window: [a]}", "2:18: update.window: text expected, found a list"),
+        ("update:\n  window: 3-5", "3:11: update.window: “3-5” is not a window such as Sun 03:00-05:00"),
+        ("update: auto", "2:9: update: a mapping expected, found “auto”"),
+        ("group: a b", "2:8: group: “a b” is no group name"),
+        ("group: {healthy: 1}", "2:8: group: “name” is missing"),
+        ("group: {name: a, healthy: -1}", "2:27: group.healthy: a number from 0 to 1000 expected, found -1"),
+        ("group: {name: a, size: 1}", "2:18: “group.size” is not a known key; known here: healthy, name"),
+        ("group: [a, b]", "2:8: group: text expected, found a list"),
+    ],
+)
+def test_refusals_of_updates(text: str, expected: str) -> None:
+    [finding] = read(f"image: a\n{text}")[1]
+    assert finding.startswith(f"dns.yaml:{expected}")
 
 
 def test_all_errors_come_at_once() -> None:

@@ -112,3 +112,13 @@ async def test_work_is_left_where_it_stands(operations: Operations) -> None:
     await operations.close()
     assert (reached, operation.state) == (["begun"], OperationState.CANCELLED)
     assert operation.ended_at_us
+
+
+async def test_what_nobody_foresaw_is_raised_where_the_daemon_waits(operations: Operations) -> None:
+    async def work(_operation: Operation) -> OperationState:
+        raise RuntimeError("no such thing")
+
+    operation = operations.begin("swap", "dns", work)
+    with pytest.raises(RuntimeError, match="no such thing"):
+        await asyncio.wait_for(operations.surprise(), 5)
+    assert operation.state is OperationState.CANCELLED

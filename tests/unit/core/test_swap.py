@@ -248,7 +248,43 @@ async def test_what_happens_while_it_is_watched(
     await world.operations.finished(operation)
     assert result_of(world) == (Result.ROLLED_BACK, reason)
     assert bool(state_of(world).quarantine) == blamed
-    assert guests.running["dns"] == OLD
+    # What somebody stopped is not started again.
+    assert guests.running == ({"dns": OLD} if active_state != "inactive" else {})
+    assert image_of(world) == OLD
+
+
+async def test_a_host_that_goes_down_proves_nothing(guests: Guests, world: World) -> None:
+    await set_up(world, soak="5s")
+    operation = await begin(world, NEW)
+    await reach(world, operation, "soak")
+    world.units.going_down = True
+    guests.running.pop("dns")
+    world.units.become("dns", "inactive")
+    await world.operations.finished(operation)
+    assert (operation.state, image_of(world)) == (OperationState.CANCELLED, NEW)
+    swap_left = state_of(world).swap
+    assert swap_left
+    assert swap_left.phase == "soak"
+    world.units.going_down = False
+    world.boot()
+    await world.agent().start()
+    await world.agent().resume()
+    for running in world.operations.all():
+        await world.operations.finished(running)
+    assert result_of(world) == (Result.COMMITTED, "")
+    assert guests.running["dns"] == NEW
+
+
+async def test_a_swap_that_nobody_has_taken_up_yet_is_not_overwritten(world: World) -> None:
+    await set_up(world, soak="5s")
+    operation = await begin(world, NEW)
+    await reach(world, operation, "soak")
+    await world.operations.close()
+    world.boot()
+    await world.agent().start()
+    with pytest.raises(ApplianceError, match="a swap is under way") as caught:
+        await world.swapper.swap("dns", ImageReference(digest=OLD.digest), Request())
+    assert caught.value.problem is Problem.BUSY
 
 
 async def test_a_failure_that_nobody_saw_counts_too(
@@ -358,3 +394,44 @@ def cancel_at(world: World, phase: str) -> None:
             world.operations.cancel(operation.number)
 
     world.operations._on_change = cancel
+
+
+# --- what it leaves
+
+
+class Meter:
+    """Counts measurements that began and were not ended."""
+
+    def __init__(self) -> None:
+        self.running = self.begun = 0
+
+    def measure(self, _plan: AppliancePlan) -> Meter:
+        self.running += 1
+        self.begun += 1
+        return self
+
+    def stop(self) -> float | None:
+        self.running -= 1
+        return None
+
+
+@pytest.mark.parametrize("how", ["well", "broken", "refused", "left"])
+async def test_no_measurement_outlives_its_swap(
+    guests: Guests, world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    meter = Meter()
+    monkeypatch.setattr(world.outside, "measure", meter.measure)
+    await set_up(world, snapshot="always")
+    if how == "broken":
+        guests.broken.add(NEW_NAME)
+    if how == "refused":
+        world.journal.failing["snapshot dns swap-1"] = HostError("No space left.")
+    operation = await begin(world, NEW)
+    if how == "left":
+        await reach(world, operation, "trial")
+        await world.operations.close()
+    await world.operations.finished(operation)
+    assert (meter.begun, meter.running) == (1, 0)
+    assert state_of(world).swap is None or how == "left"
+    if how != "left":
+        assert guests.running["dns"] == (NEW if how == "well" else OLD)

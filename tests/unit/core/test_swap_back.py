@@ -10,6 +10,7 @@ import pytest
 from agent.core.operations import OperationState
 from agent.model.errors import ApplianceError, HostError, Problem
 from agent.model.swap import ApplianceState, Result
+from agent.plan.swap import Step, advance
 from agent.util.journal import Event
 from tests.fakes.events import EventLog
 from tests.fakes.guests import Guests
@@ -131,7 +132,7 @@ async def test_where_going_back_fails_too_the_unit_fails_for_good(
     assert state.failure.startswith("it is broken; going back failed too: ")
     assert world.units.status["dns"].active_state == "failed"
     assert f"refuse {state.failure}" in world.files.owned["dns"].launch
-    assert world.files.previous["dns"] == [NEW.digest]
+    assert world.files.previous["dns"] == [NEW.digest, OLD.digest]
 
 
 async def test_an_agent_that_starts_leaves_it_so_and_apply_does_not(guests: Guests, world: World) -> None:
@@ -276,7 +277,9 @@ async def test_apply_removes_nothing_under_its_hands(guests: Guests, world: Worl
     operation = await begin(world, NEW)
     await reach(world, operation, "soak")
     world.files.write("appliances/dns.yaml", "")
-    await apply(world)
+    with pytest.raises(ApplianceError, match="An operation is under way on dns") as caught:
+        await apply(world)
+    assert caught.value.problem is Problem.BUSY
     assert guests.running["dns"] == NEW
     world.operations.cancel(operation.number)
     await world.operations.finished(operation)
@@ -340,3 +343,41 @@ async def test_quarantine_is_cleared_by_digest_or_as_a_whole(guests: Guests, wor
     assert [entry.image.digest for entry in state_of(world).quarantine] == [ONE_WAY.digest]
     assert await world.swapper.clear_quarantine("dns", "") == 1
     assert state_of(world).quarantine == ()
+
+
+@pytest.mark.parametrize("hops", range(0, 24, 2))
+async def test_one_that_begins_while_a_configuration_is_applied(
+    guests: Guests, world: World, hops: int
+) -> None:
+    await set_up(world, snapshot="always")
+    configure(world, "dns", update="{soak: 1ms}", snapshot="always", memory="64M", data="512M")
+    applying = asyncio.ensure_future(apply(world))
+    for _ in range(hops):
+        await asyncio.sleep(0.0002)
+    operation = await swap(world, NEW)
+    await applying
+    assert operation.state is OperationState.SUCCEEDED
+    await apply(world)
+    assert (guests.running["dns"], await apply(world)) == (NEW, NOTHING)
+
+
+async def test_a_host_that_fails_to_restore_data_keeps_no_agent_from_starting(
+    guests: Guests, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await set_up(world)
+    operation = await begin(world, ONE_WAY)
+    await reach(world, operation, "trial")
+    await world.operations.close()
+    going_back = advance(state_of(world), Step.FAILED, now_us=1, reason="it is broken", data_format=2)
+    world.states.write("dns", going_back)
+    world.journal.failing["restore dns swap-1"] = OSError(5, "Input/output error")
+    world.boot()
+    agent = world.agent()
+    await agent.start()
+    assert "Input/output error" in caplog.text
+    assert agent.appliances() == ["dns"]
+    world.journal.failing.clear()
+    await agent.resume()
+    [operation] = world.operations.all()
+    await world.operations.finished(operation)
+    assert (guests.running["dns"], guests.data("dns")) == (OLD, [OLD_NAME, OLD_NAME])

@@ -33,6 +33,9 @@ def test_signatures_come_from_the_xml() -> None:
         "TakeSnapshot": "ss",
         "RestoreSnapshot": "ss",
         "RemoveSnapshot": "ss",
+        "CheckUpdates": "as",
+        "Update": "asas",
+        "GetUpdateRun": "o",
     }
     assert manager.outputs == {
         "ListAppliances": "a(so)",
@@ -48,6 +51,9 @@ def test_signatures_come_from_the_xml() -> None:
         "TakeSnapshot": "os",
         "RestoreSnapshot": "os",
         "RemoveSnapshot": "",
+        "CheckUpdates": "a(sssssssss)",
+        "Update": "o",
+        "GetUpdateRun": "a(soss)",
     }
     assert ApplianceFace.interface.properties["Address"] == "as"
 

@@ -16,6 +16,7 @@ from agent.host.appliances import ApplianceFiles
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
 from agent.model.paths import Paths
+from agent.plan.check import CheckPlan, plan_check
 from agent.plan.host import AppliancePlan, plan_host
 from tests.fakes.samples import sample_facts, sample_files, sample_image, sample_inputs
 from tests.unit.plan.reading import read_archives
@@ -208,3 +209,93 @@ def test_current_image_of_something_else(files: ApplianceFiles, paths: Paths) ->
     assert files.current_image("dns") is None
     (paths.appliance_state("dns") / "current").symlink_to("../../images/none")
     assert files.current_image("dns") is None
+
+
+# --- for swaps
+
+
+def test_staging_leaves_what_the_running_guest_was_started_from(files: ApplianceFiles, paths: Paths) -> None:
+    first, second = plan_of(), replace(plan_of(version="4.7-1"), initrd="/run/appliance/dns/initrd-2")
+    apply(files.plan(first))
+    assert apply(files.plan_staging(second)) == ["write its initrd", "write its unit settings"]
+    run = paths.appliance_runtime("dns")
+    assert (run / "launch").read_text("utf-8") == first.launch
+    assert {path.name for path in run.iterdir()} == {"launch", "initrd-2", Path(first.initrd).name}
+    assert files.current_image("dns") == sample_image().digest
+    assert (paths.drop_in_directory("dns") / "50-appliance.conf").read_text("utf-8") == second.drop_in
+    texts = apply(files.plan(second))
+    assert texts[1:] == ["write its launch plan"]
+    assert {path.name for path in run.iterdir()} == {"launch", "initrd-2"}
+
+
+def test_what_cannot_start_has_no_initrd_to_stage(files: ApplianceFiles) -> None:
+    assert [change.text for change in files.plan_staging(plan_of(refusal="no image"))] == [
+        "write its unit settings"
+    ]
+
+
+def test_refusing_holds_until_the_next_plan(files: ApplianceFiles, paths: Paths) -> None:
+    apply(files.plan(plan_of()))
+    files.refuse("dns", "refuse it failed\n")
+    launch = paths.appliance_runtime("dns") / "launch"
+    assert (launch.read_text("utf-8"), mode(launch)) == ("refuse it failed\n", 0o640)
+    assert apply(files.plan(plan_of())) == ["write its launch plan"]
+    assert launch.read_text("utf-8") == plan_of().launch
+
+
+def links(paths: Paths) -> dict[str, str]:
+    return {
+        path.name: os.readlink(path) for path in paths.appliance_state("dns").iterdir() if path.is_symlink()
+    }
+
+
+def test_links_to_images_that_one_may_go_back_to(files: ApplianceFiles, paths: Paths) -> None:
+    apply(files.plan(plan_of()))
+    first, second, third = (sample_image(version=version).digest for version in "123")
+    files.link_next("dns", first)
+    files.link_previous("dns", [first, second, third])
+    current = {"current": f"../../images/{sample_image().digest.directory}"}
+    assert links(paths) == current | {
+        "next": f"../../images/{first.directory}",
+        "previous": f"../../images/{first.directory}",
+        "previous-2": f"../../images/{second.directory}",
+        "previous-3": f"../../images/{third.directory}",
+    }
+    files.link_next("dns", None)
+    files.link_previous("dns", [third])
+    assert links(paths) == current | {"previous": f"../../images/{third.directory}"}
+    files.link_previous("dns", [])
+    assert links(paths) == current
+
+
+def test_removal_takes_all_links_and_leaves_what_is_remembered(files: ApplianceFiles, paths: Paths) -> None:
+    apply(files.plan(plan_of()))
+    files.link_next("dns", sample_image().digest)
+    files.link_previous("dns", [sample_image().digest] * 2)
+    paths.appliance_record("dns").touch()
+    apply(files.plan_removal("dns"))
+    assert links(paths) == {}
+    assert paths.appliance_record("dns").exists()
+
+
+def check_of(plan: AppliancePlan) -> CheckPlan:
+    assert plan.image is not None
+    return plan_check(plan, plan.image, host=sample_facts(), runtime_digest="r")
+
+
+def test_a_check_lies_where_no_reboot_sees_it(files: ApplianceFiles, paths: Paths, tmp_path: Path) -> None:
+    apply(files.plan(plan_of()))
+    check, known = check_of(plan_of()), files.known()
+    before = set(tmp_path.rglob("*"))
+    files.prepare_check(check)
+    run = paths.runtime / "dns.check"
+    drop_in = paths.runtime_units / "appliance@dns.check.service.d/50-appliance.conf"
+    assert (run / "launch").read_text("utf-8") == check.launch
+    assert (run / Path(check.initrd).name).read_bytes() == RUNTIME + check.guest_archive
+    assert [mode(path) for path in run.iterdir()] == [0o640, 0o640]
+    assert drop_in.read_text("utf-8") == check.drop_in
+    # It is no appliance, and nothing of it is the appliance's.
+    assert files.known() == known
+    files.remove_check("dns")
+    assert set(tmp_path.rglob("*")) - before == {paths.runtime_units.parent, paths.runtime_units}
+    files.remove_check("dns")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.host import facts
-from agent.host.facts import loops_per_jiffy, read_facts, systemd_version
+from agent.host.facts import local_time, loops_per_jiffy, read_facts, systemd_version
 
 MACHINE = "0123456789abcdef0123456789abcdef"
 
@@ -96,3 +98,15 @@ def test_loops_per_jiffy(cpuinfo: str, expected: int) -> None:
 def test_the_version_of_systemd(monkeypatch: pytest.MonkeyPatch, output: bytes, version: int) -> None:
     monkeypatch.setattr(facts, "run", lambda _argv: output)
     assert systemd_version() == version
+
+
+def test_local_time_follows_the_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the host's clocks show it, also after they were set to another zone."""
+    try:
+        for zone, hours in (("UTC0", 0), ("XXX-5", 5), ("YYY8", -8)):
+            monkeypatch.setenv("TZ", zone)
+            off = local_time() - datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=hours)
+            assert abs(off) < timedelta(minutes=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -315,7 +315,7 @@ def test_verifying_names_what_differs(store: ImageStore, source: Path) -> None:
     path.chmod(0o644)
     with path.open("r+b") as file:
         file.seek(5000)
-        file.write(b"x")
+        file.write(b"damaged")
     found = Digest.of(path.read_bytes())
     with refused(Problem.INVALID_IMAGE, f"its digest is {found}, not {image.digest}"):
         store.verify(image.digest)
@@ -330,7 +330,7 @@ def test_removing(store: ImageStore, source: Path) -> None:
         store.remove(image.digest)
 
 
-@pytest.mark.parametrize("link", ["current", "previous"])
+@pytest.mark.parametrize("link", ["current", "previous", "previous-3", "next"])
 def test_an_image_in_use_stays(store: ImageStore, source: Path, link: str) -> None:
     image = store.import_file(source)
     appliance = store.root.parent / "appliances/dns"

@@ -1,0 +1,47 @@
+"""What swaps need of the outside world, in memory."""
+
+from __future__ import annotations
+
+from agent.model.swap import ApplianceState
+from agent.plan.host import AppliancePlan
+from tests.fakes.journal import Journal
+
+
+class FakeStates:
+    """States that outlive the agent."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.kept: dict[str, ApplianceState] = {}
+
+    def names(self) -> list[str]:
+        return sorted(self.kept)
+
+    def read(self, appliance: str) -> ApplianceState:
+        return self.kept.get(appliance, ApplianceState())
+
+    def write(self, appliance: str, state: ApplianceState) -> bool:
+        changed = self.read(appliance) != state
+        self.kept[appliance] = state
+        return changed
+
+
+class FakeMeasurement:
+    """Always the same gap."""
+
+    def stop(self) -> float | None:
+        return 12.5
+
+
+class FakeOutside:
+    """What clients see: `answers` holds why an image does not answer, by its reference."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, str] = {}
+
+    async def ask(self, plan: AppliancePlan) -> str:
+        return self.failures.get(plan.image.manifest.reference, "") if plan.image else ""
+
+    def measure(self, plan: AppliancePlan) -> FakeMeasurement:
+        del plan
+        return FakeMeasurement()
