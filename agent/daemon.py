@@ -16,6 +16,8 @@ import time
 
 from agent import __version__
 from agent.core.agent import Agent
+from agent.core.data import DataKeeper
+from agent.core.data_steps import DataSteps
 from agent.core.operations import Operation, Operations
 from agent.core.outside import OutsideView
 from agent.core.planner import Planner
@@ -82,6 +84,7 @@ class Daemon:
             busy=self._operations.busy,
         )
         volumes = VolumeSnapshots(paths)
+        outside = OutsideView(self._prober, OutageMeter)
         steps = Steps(
             reconciler=self._reconciler,
             planner=planner,
@@ -90,7 +93,7 @@ class Daemon:
             files=files,
             images=images,
             volumes=volumes,
-            outside=OutsideView(self._prober, OutageMeter),
+            outside=outside,
         )
         swapper = Swapper(
             steps=steps,
@@ -111,13 +114,31 @@ class Daemon:
             images=images,
             now=local_time,
         )
-        self._agent = Agent(
-            self._reconciler,
-            self._watch,
-            swapper,
-            self._operations,
-            updates,
-            on_applied=self._show_appliances,
+        data = self._data_keeper(files, states, volumes, outside)
+        parts = self._reconciler, self._watch, swapper, self._operations, updates
+        self._agent = Agent(*parts, data=data, on_applied=self._show_appliances)
+
+    def _data_keeper(
+        self, files: ApplianceFiles, states: States, volumes: VolumeSnapshots, outside: OutsideView
+    ) -> DataKeeper:
+        steps = DataSteps(
+            reconciler=self._reconciler,
+            operations=self._operations,
+            watch=self._watch,
+            units=self._units,
+            files=files,
+            states=states,
+            volumes=volumes,
+            outside=outside,
+        )
+        return DataKeeper(
+            steps=steps,
+            reconciler=self._reconciler,
+            operations=self._operations,
+            watch=self._watch,
+            units=self._units,
+            states=states,
+            volumes=volumes,
         )
 
     async def run(self) -> None:

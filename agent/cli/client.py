@@ -253,6 +253,58 @@ def clear_quarantine(name: str, digest: str) -> int:
     return int(_call(MANAGER, b"ClearQuarantine", b"ss", name.encode(), digest.encode()))
 
 
+@dataclass(frozen=True, slots=True)
+class DataStatus:
+    """A data volume as the agent shows it (org.appliance1.Manager.xml)."""
+
+    path: str
+    size_bytes: int
+    used_bytes: int
+    format: int
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStatus:
+    """A snapshot of a data volume; `maker` is '' where nothing is known of it."""
+
+    name: str
+    taken_us: int
+    size_bytes: int
+    used_bytes: int
+    format: int
+    maker: str
+
+
+def data(name: str) -> DataStatus:
+    """The data volume of an appliance."""
+    path, size, used, data_format, shared = _text(_call(MANAGER, b"GetData", b"s", name.encode()))
+    return DataStatus(path, size, used, data_format, bool(shared))
+
+
+def snapshots(name: str) -> list[SnapshotStatus]:
+    """Snapshots of the data volume of an appliance, oldest first."""
+    return [SnapshotStatus(*_text(entry)) for entry in _call(MANAGER, b"GetSnapshots", b"s", name.encode())]
+
+
+def take_snapshot(name: str, snapshot: str) -> tuple[str, str]:
+    """Begin to take a snapshot; the operation's object path, and what the snapshot will be called."""
+    operation, taken = _text(_call(MANAGER, b"TakeSnapshot", b"ss", name.encode(), snapshot.encode()))
+    return operation, taken
+
+
+def restore_snapshot(name: str, snapshot: str) -> tuple[str, str]:
+    """Begin to restore a snapshot; the operation's object path, and what the data of before will be
+    called."""
+    operation, aside = _text(_call(MANAGER, b"RestoreSnapshot", b"ss", name.encode(), snapshot.encode()))
+    return operation, aside
+
+
+def remove_snapshot(name: str, snapshot: str) -> None:
+    """Remove a snapshot."""
+    _call(MANAGER, b"RemoveSnapshot", b"ss", name.encode(), snapshot.encode())
+
+
 def _call(
     interface: bytes, method: bytes, signature: bytes = b"", *arguments: Any, path: bytes = ROOT
 ) -> Any:

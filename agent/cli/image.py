@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import agent
 from agent.cli import swap
-from agent.cli.output import print_json, print_table
+from agent.cli.output import format_bytes, print_json, print_table
 from agent.cli.verbs import Subparsers, add_verb
 from agent.config.common import parse_reference
 from agent.config.manifest import render_manifest
@@ -104,12 +104,6 @@ def _by_short_digest(store: ImageStore, text: str) -> Image:
     if not images:
         raise ImageError(f"There is no image {text}….", problem=Problem.NOT_FOUND)
     return images[0]
-
-
-def format_bytes(size_bytes: int) -> str:
-    """As people read it, rounded: 5779456 → `5.5M`."""
-    power = min(max(size_bytes.bit_length() - 1, 0) // 10, 4)
-    return f"{size_bytes / (1 << 10 * power):.1f}{'BKMGT'[power]}" if power else f"{size_bytes}B"
 
 
 def _short(digest: Digest) -> str:

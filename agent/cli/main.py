@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
-from agent.cli import apply, swap, units, update
+from agent.cli import apply, data, swap, units, update
 from agent.cli.output import Style
 from agent.model.errors import ApplianceError
 
@@ -18,7 +18,7 @@ _STATUSES = """exit status:
   0  done          3  configuration refused   7  in use          11  no space left
   1  failed        4  not found               8  busy            12  timed out
   2  wrong usage   5  exists already          9  not supported   13  agent unavailable
-                   6  image not valid        10  access denied
+                   6  image not valid        10  access denied      14  archive not valid
 """
 
 
@@ -37,6 +37,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     units.add_verbs(verbs, common)
     apply.add_verbs(verbs, common)
     swap.add_verbs(verbs, common)
+    data.add_verbs(verbs, common)
     update.add_verbs(verbs, common)
     # The rest is loaded when it is asked for: its imports would cost every other verb 60 ms.
     if _wants(argv, "doctor"):

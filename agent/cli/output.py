@@ -32,6 +32,12 @@ def paint(text: str, style: str, *, colours: bool) -> str:
     return f"{_STYLES[style]}{text}{_RESET}" if colours and style in _STYLES else text
 
 
+def format_bytes(size_bytes: int) -> str:
+    """As people read it, rounded: 5779456 → `5.5M`."""
+    power = min(max(size_bytes.bit_length() - 1, 0) // 10, 4)
+    return f"{size_bytes / (1 << 10 * power):.1f}{'BKMGT'[power]}" if power else f"{size_bytes}B"
+
+
 def print_json(value: Any, style: Style) -> None:
     """One JSON document; `short` is one line."""
     print(json.dumps(value, indent=2 if style.json == "pretty" else None, ensure_ascii=False))

@@ -32,18 +32,19 @@ def add_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
     swap.add_argument(
         "--accept", action="store_true", help="grant what the new image asks for beyond the old one"
     )
-    _add_waiting(swap)
+    add_waiting(swap)
     rollback = add_verb(
         verbs, common, "rollback", _rollback, help="go back to the image before the last swap"
     )
     rollback.add_argument("name", metavar="NAME")
     rollback.add_argument("--with-data", action="store_true", help="go back to the data volume of then, too")
-    _add_waiting(rollback)
+    add_waiting(rollback)
     history = add_verb(verbs, common, "history", _history, help="show the swaps of an appliance")
     history.add_argument("name", metavar="NAME")
 
 
-def _add_waiting(parser: argparse.ArgumentParser) -> None:
+def add_waiting(parser: argparse.ArgumentParser) -> None:
+    """Register the option of verbs that begin an operation."""
     parser.add_argument("--no-wait", action="store_true", help="return as soon as it has begun")
 
 
@@ -62,17 +63,19 @@ def add_image_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
 
 
 def _swap(arguments: argparse.Namespace) -> int:
-    return _carry_on(client.swap(arguments.name, arguments.image, accept=arguments.accept), arguments)
+    return carry_on(client.swap(arguments.name, arguments.image, accept=arguments.accept), arguments)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    return _carry_on(client.rollback(arguments.name, with_data=arguments.with_data), arguments)
+    return carry_on(client.rollback(arguments.name, with_data=arguments.with_data), arguments)
 
 
-def _carry_on(operation: str, arguments: argparse.Namespace) -> int:
-    """Show an operation until its end; its exit status."""
+def carry_on(operation: str, arguments: argparse.Namespace, **details: str) -> int:
+    """Show an operation until its end; its exit status. `details` go into its JSON."""
     if arguments.no_wait:
-        print_json({"operation": operation}, arguments.style) if arguments.style.json else print(operation)
+        print_json({"operation": operation, **details}, arguments.style) if arguments.style.json else print(
+            operation
+        )
         return 0
     status = None
     try:
@@ -80,7 +83,7 @@ def _carry_on(operation: str, arguments: argparse.Namespace) -> int:
             if status.state == "running" and not arguments.style.json:
                 print(f"{status.appliance}: {status.message or 'beginning'} …", file=sys.stderr)
     except KeyboardInterrupt:
-        print("It goes on without you; `appliancectl history` shows how it ended.", file=sys.stderr)
+        print("It goes on without you; the journal shows how it ended.", file=sys.stderr)
         raise
     if status is None:
         raise ApplianceError("The operation is gone.", problem=Problem.UNAVAILABLE)
@@ -88,7 +91,12 @@ def _carry_on(operation: str, arguments: argparse.Namespace) -> int:
         raise ApplianceError(f"{status.appliance}: {status.message}")
     if arguments.style.json:
         print_json(
-            {"appliance": status.appliance, "state": status.state, "message": status.message},
+            {
+                "appliance": status.appliance,
+                "state": status.state,
+                "message": status.message,
+                **details,
+            },
             arguments.style,
         )
     else:

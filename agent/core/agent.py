@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from agent.core.data import DataKeeper
 from agent.core.operations import Operation, Operations
 from agent.core.reconcile import Outcome, Reconciler
 from agent.core.swap import Swapper
@@ -34,8 +35,8 @@ class View:
 
 
 class Agent:
-    """Owns the reconciler, the watch, swaps and updates. `on_applied` is called after the set of appliances
-    may have changed."""
+    """Owns the reconciler, the watch, swaps and updates; `data` has the verbs about data. `on_applied`
+    is called after the set of appliances may have changed."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Agent:
         operations: Operations,
         updates: Updates,
         *,
+        data: DataKeeper,
         on_applied: Callable[[], None],
     ) -> None:
         self._reconciler = reconciler
@@ -53,6 +55,7 @@ class Agent:
         self._updates = updates
         self._on_applied = on_applied
         self.operations = operations
+        self.data = data
 
     def appliances(self) -> list[str]:
         """Names of all configured appliances."""
@@ -81,6 +84,7 @@ class Agent:
         Where the configuration was broken since it was last applied, that one counts until it is mended.
         """
         await self._swapper.settle()
+        await self.data.settle()
         try:
             await self._apply_what_is_valid()
         except ApplianceError as error:
@@ -94,10 +98,11 @@ class Agent:
             await self._apply(restart=False, kept=True)
 
     async def resume(self) -> None:
-        """Start anew the guests that lost their tap while no agent ran, and then take up swaps, which that
-        would disturb; after this agent is ready."""
+        """Start anew the guests that lost their tap while no agent ran, and then take up swaps and
+        restores, which that would disturb; after this agent is ready."""
         await self._reconciler.reconnect()
         await self._swapper.resume()
+        await self.data.resume()
 
     async def swap(self, name: str, reference: ImageReference | None, request: Request) -> Operation:
         """Begin to replace an appliance's image; see Swapper.swap."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from agent.config.tree import ConfigurationFiles
 from agent.model.assignments import Assignments
 from agent.model.change import Change
+from agent.model.data import SnapshotFile, SnapshotNote, Volume
 from agent.model.health import UnitStatus
 from agent.model.image import Digest, Image, ImageReference
 from agent.model.network import Address, Bridge, Tap
@@ -195,8 +196,26 @@ class Volumes(Protocol):
     def has(self, appliance: str, snapshot: str) -> bool:
         """Whether there is this snapshot."""
 
-    def take(self, appliance: str, snapshot: str) -> None:
+    def volume(self, appliance: str) -> Volume:
+        """The volume as it is."""
+
+    def snapshot_files(self, appliance: str) -> list[SnapshotFile]:
+        """All snapshots."""
+
+    def take(self, appliance: str, snapshot: str, note: SnapshotNote | None = None) -> None:
         """Copy the volume; HostError where the disk is full."""
+
+    def delete(self, appliance: str, snapshot: str) -> bool:
+        """Remove one snapshot; whether it was there."""
+
+    def bring(self, appliance: str, snapshot: str) -> None:
+        """Make the copy of a snapshot that `switch` makes the volume; a guest may run meanwhile."""
+
+    def switch(self, appliance: str, aside: str, note: SnapshotNote) -> None:
+        """Make the volume the snapshot `aside`, and what was brought the volume; `put_back` undoes it."""
+
+    def put_back(self, appliance: str, aside: str) -> bool:
+        """Make `aside` the volume again, and use it up; whether it was there. Removes what was brought."""
 
     def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
         """Make the volume the snapshot `snapshot`, and the snapshot `restored` the volume."""

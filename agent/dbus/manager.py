@@ -13,6 +13,7 @@ from agent.dbus.appliance import path_of
 from agent.dbus.objects import ROOT, Interface
 from agent.dbus.operation import operation_number, operation_path
 from agent.host.bus import RequestError
+from agent.model.data import Snapshot
 from agent.model.errors import ApplianceError, ImageError, Problem
 from agent.model.swap import HistoryEntry
 from agent.model.update import RunEntry, Update
@@ -43,6 +44,11 @@ class ManagerFace:
             "GetHistory": self._history,
             "GetQuarantine": self._quarantine,
             "ClearQuarantine": self._clear_quarantine,
+            "GetData": self._data,
+            "GetSnapshots": self._snapshots,
+            "TakeSnapshot": self._take_snapshot,
+            "RestoreSnapshot": self._restore_snapshot,
+            "RemoveSnapshot": self._remove_snapshot,
             "CheckUpdates": self._check_updates,
             "Update": self._update,
             "GetUpdateRun": self._update_run,
@@ -81,6 +87,26 @@ class ManagerFace:
 
     async def _clear_quarantine(self, _sender: str, name: str, digest: str) -> tuple[Any, ...]:
         return (await self._agent.clear_quarantine(name, digest),)
+
+    async def _data(self, _sender: str, name: str) -> tuple[Any, ...]:
+        view = await self._agent.data.view(name)
+        volume = view.volume
+        return volume.path, volume.size_bytes, volume.used_bytes, view.data_format, view.shares
+
+    async def _snapshots(self, _sender: str, name: str) -> tuple[Any, ...]:
+        return ([_snapshot(entry) for entry in (await self._agent.data.view(name)).snapshots],)
+
+    async def _take_snapshot(self, _sender: str, name: str, snapshot: str) -> tuple[Any, ...]:
+        operation, taken = await self._agent.data.take(name, snapshot)
+        return operation_path(operation.number), taken
+
+    async def _restore_snapshot(self, _sender: str, name: str, snapshot: str) -> tuple[Any, ...]:
+        operation, aside = await self._agent.data.restore(name, snapshot)
+        return operation_path(operation.number), aside
+
+    async def _remove_snapshot(self, _sender: str, name: str, snapshot: str) -> tuple[Any, ...]:
+        await self._agent.data.remove(name, snapshot)
+        return ()
 
     async def _check_updates(self, _sender: str, names: Collection[str]) -> tuple[Any, ...]:
         found = await self._agent.check_updates(names)
@@ -123,6 +149,11 @@ def _described(entry: HistoryEntry) -> list[Any]:
         entry.ended_at_us,
         round(entry.downtime_ms * 1000),
     ]
+
+
+def _snapshot(entry: Snapshot) -> list[Any]:
+    data_format, maker = (entry.note.data_format, entry.note.maker) if entry.note else (0, "")
+    return [entry.name, entry.taken_at_us, entry.size_bytes, entry.used_bytes, data_format, maker]
 
 
 def _swap_path(entry: RunEntry) -> str:

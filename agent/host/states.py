@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from agent.model.data import DataKind, DataPhase, DataWork
 from agent.model.errors import HostError, Problem
 from agent.model.image import Digest
 from agent.model.paths import Paths
@@ -80,6 +81,7 @@ def _state(content: Mapping[str, Any]) -> ApplianceState:
         failure=str(content["failure"]),
         history=tuple(map(_entry, content["history"])),
         quarantine=tuple(map(_quarantined, content["quarantine"])),
+        work=_work(content["work"]) if content.get("work") else None,  # files of before have none
     )
 
 
@@ -97,6 +99,10 @@ def _title(content: Mapping[str, Any]) -> ImageTitle:
 def _swap(content: Mapping[str, Any]) -> Swap:
     titles = {"old": _title(content["old"]), "new": _title(content["new"])}
     return Swap(**{**content, **titles, "phase": Phase(content["phase"])})
+
+
+def _work(content: Mapping[str, Any]) -> DataWork:
+    return DataWork(**{**content, "kind": DataKind(content["kind"]), "phase": DataPhase(content["phase"])})
 
 
 def _entry(content: Mapping[str, Any]) -> HistoryEntry:

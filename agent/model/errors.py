@@ -23,6 +23,7 @@ class Problem(StrEnum):
     NOT_FOUND = "NotFound"
     ALREADY_EXISTS = "AlreadyExists"
     INVALID_IMAGE = "InvalidImage"
+    INVALID_ARCHIVE = "InvalidArchive"
     IN_USE = "InUse"
     BUSY = "Busy"
     NOT_SUPPORTED = "NotSupported"
@@ -44,6 +45,7 @@ _EXIT_STATUS = {
     Problem.NOT_FOUND: 4,
     Problem.ALREADY_EXISTS: 5,
     Problem.INVALID_IMAGE: 6,
+    Problem.INVALID_ARCHIVE: 14,
     Problem.IN_USE: 7,
     Problem.BUSY: 8,
     Problem.NOT_SUPPORTED: 9,

@@ -16,6 +16,8 @@ IMAGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9]|[.-](?=[a-z0-9])){0,62}")
 IMAGE_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,62}")
 ROLE = re.compile(r"[a-z][a-z0-9-]{0,40}/[0-9]{1,4}")
 
+SNAPSHOT_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
+
 NAME_RULE = "lower-case letters, digits and single dashes, beginning with a letter"
 
 
@@ -27,6 +29,11 @@ def is_appliance_name(text: str) -> bool:
 def is_network_name(text: str) -> bool:
     """Whether `text` may name a network (at most 12 characters)."""
     return NETWORK_NAME.fullmatch(text) is not None
+
+
+def is_snapshot_name(text: str) -> bool:
+    """Whether `text` may name a snapshot of a data volume (at most 41 characters)."""
+    return SNAPSHOT_NAME.fullmatch(text) is not None
 
 
 def unit_of(appliance: str) -> str:

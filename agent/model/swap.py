@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.model.data import DataWork
 from agent.model.image import Digest
 
 SWAP_PREFIX = "swap-"
@@ -125,7 +126,7 @@ class ApplianceState:
 
     `image` was chosen when `image:` said `wanted`, and stays until that changes. `data_format` is what the
     data volume was last written in, 0 where nobody wrote to it. `failure` is why the appliance is not
-    started: a rollback that failed.
+    started: a rollback that failed. `work` is what is being done with its data, if anything.
     """
 
     image: Digest | None = None
@@ -136,6 +137,7 @@ class ApplianceState:
     failure: str = ""
     history: tuple[HistoryEntry, ...] = ()
     quarantine: tuple[Quarantined, ...] = ()
+    work: DataWork | None = None
 
     def quarantined(self, digest: Digest) -> Quarantined | None:
         """Why the image must not be tried by itself; None where it may."""

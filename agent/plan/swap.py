@@ -73,7 +73,7 @@ TRANSITIONS: dict[tuple[Phase, Step], Phase | Result] = {
 
 def begin(state: ApplianceState, swap: Swap) -> ApplianceState:
     """The state with a new swap, which is in its first phase. One at a time."""
-    return replace(state, swap=swap, swaps=swap.number)
+    return replace(state, swap=swap, swaps=swap.number, work=None)
 
 
 def advance(

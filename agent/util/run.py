@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import IO
 
 from agent.model.errors import HostError, Problem
 
@@ -62,6 +64,53 @@ def run(
     if done.returncode not in accept:
         raise _failure(argv, done.returncode, done.stderr)
     return done.stdout
+
+
+@contextlib.contextmanager
+def writing_through(argv: Sequence[str], target: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Run a program for the block, which reads what the block writes and writes to `target`. HostError where
+    it is missing or fails."""
+    with tempfile.TemporaryFile() as stderr:
+        process = _filter(argv, subprocess.PIPE, target, stderr)
+        if process.stdin is None:
+            raise LookupError("there is a pipe")
+        try:
+            with process.stdin:
+                yield process.stdin
+        except BrokenPipeError:
+            pass  # its exit status says more
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if status := process.wait():
+            stderr.seek(0)
+            raise _failure(argv, status, stderr.read(_MAX_STDERR_BYTES))
+
+
+@contextlib.contextmanager
+def reading_through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Run a program for the block, which reads `source`, and whose output the block reads as far as it
+    likes. What it did not finish then is lost; a failure shows as an early end."""
+    with tempfile.TemporaryFile() as stderr:
+        process = _filter(argv, source, subprocess.PIPE, stderr)
+        if process.stdout is None:
+            raise LookupError("there is a pipe")
+        try:
+            with process.stdout:
+                yield process.stdout
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _filter(
+    argv: Sequence[str], stdin: int | IO[bytes], stdout: int | IO[bytes], stderr: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=_environment(None))
+    except FileNotFoundError as error:
+        raise _missing(argv) from error
 
 
 def run_bounded(argv: Sequence[str], *, stdin: int, limit_bytes: int, timeout_s: float = 10.0) -> bytes:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
+from agent.model.data import SnapshotNote
 from agent.model.errors import UnitError
 from agent.model.health import UnitStatus
 from agent.model.image import Image
 from tests.fakes.journal import Journal
-from tests.fakes.swaps import FakeVolumes
+from tests.fakes.volumes import FakeVolumes
 from tests.fakes.world import FakeFiles, FakeImages, FakeUnits, World
 
 SICK_AFTER_S = 0.002
@@ -60,6 +61,7 @@ class _Host:
     wrongs: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     sick: set[str] = field(default_factory=set)
+    spoilt: set[str] = field(default_factory=set)
 
 
 class GuestVolumes(FakeVolumes):
@@ -72,9 +74,18 @@ class GuestVolumes(FakeVolumes):
         super().__init__(journal)
         self._host = host
 
-    def take(self, appliance: str, snapshot: str) -> None:
+    def take(self, appliance: str, snapshot: str, note: SnapshotNote | None = None) -> None:
         self._check_unused(appliance)
-        super().take(appliance, snapshot)
+        super().take(appliance, snapshot, note)
+
+    def switch(self, appliance: str, aside: str, note: SnapshotNote) -> None:
+        self._check_unused(appliance)
+        super().switch(appliance, aside, note)
+
+    def put_back(self, appliance: str, aside: str) -> bool:
+        if self.has(appliance, aside):
+            self._check_unused(appliance)
+        return super().put_back(appliance, aside)
 
     def exchange(self, appliance: str, snapshot: str, restored: str) -> None:
         self._check_unused(appliance)
@@ -119,7 +130,8 @@ class GuestUnits(FakeUnits):
         image = next((image for image in self._host.images.images if image.path in launch), None)
         if image:
             self._write(appliance, image)
-        if image is None or image.manifest.reference in self._host.broken:
+        data = self._volumes.volumes.get(appliance, "").split("/")[0]
+        if image is None or image.manifest.reference in self._host.broken or data in self._host.spoilt:
             self.become(appliance, "failed", result="exit-code", main_status=87, status_text="it is broken")
             raise UnitError(f"{appliance}: failed")
         self._host.running[appliance] = image
@@ -165,6 +177,7 @@ class Guests:
         self._host = _Host(world.images, world.files)
         self.running, self.wrongs = self._host.running, self._host.wrongs
         self.broken, self.sick = self._host.broken, self._host.sick
+        self.spoilt = self._host.spoilt
         self.volumes = GuestVolumes(world.journal, self._host)
         self.units = GuestUnits(world.journal, self._host, self.volumes)
         world.volumes, world.units = self.volumes, self.units

@@ -10,6 +10,7 @@ One clock serves all: each thing done takes a second, so that times tell what ha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,8 @@ from typing import Any
 
 from agent.config.tree import ConfigurationFiles
 from agent.core.agent import Agent
+from agent.core.data import DataKeeper
+from agent.core.data_steps import DataSteps
 from agent.core.operations import Operation, Operations
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
@@ -37,7 +40,8 @@ from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
-from tests.fakes.swaps import FakeOutside, FakeStates, FakeVolumes
+from tests.fakes.swaps import FakeOutside, FakeStates
+from tests.fakes.volumes import FakeVolumes
 
 
 class FakeUnits:
@@ -331,6 +335,13 @@ class FakeFiles:
         self.owned[name] = replace(self.owned.get(name, _Owned()), **values)
 
 
+class KeptTasks(dict[int, "asyncio.Task[None]"]):
+    """Tasks that ended are kept, so that somebody sees how."""
+
+    def pop(self, key: int, *_default: Any) -> Any:
+        return self[key]
+
+
 class World:
     """A host, and what looks after it."""
 
@@ -366,6 +377,7 @@ class World:
         self.watch = Watch(self._on_change)
         self.units.handler = self.watch.update
         self.operations = Operations(self.told.append)
+        self.operations._tasks = KeptTasks()
         planner = Planner(facts=self.facts, files=self.files, images=self.images, states=self.states)
         self.reconciler = Reconciler(
             planner=planner,
@@ -396,6 +408,7 @@ class World:
             states=self.states,
             volumes=self.volumes,
         )
+        self._start_data()
         self.updates = Updates(
             reconciler=self.reconciler,
             swapper=self.swapper,
@@ -405,10 +418,31 @@ class World:
             now=lambda: self.now,
         )
 
+    def _start_data(self) -> None:
+        data_steps = DataSteps(
+            reconciler=self.reconciler,
+            operations=self.operations,
+            watch=self.watch,
+            units=self.units,
+            files=self.files,
+            states=self.states,
+            volumes=self.volumes,
+            outside=self.outside,
+        )
+        self.data = DataKeeper(
+            steps=data_steps,
+            reconciler=self.reconciler,
+            operations=self.operations,
+            watch=self.watch,
+            units=self.units,
+            states=self.states,
+            volumes=self.volumes,
+        )
+
     def agent(self, on_applied: Callable[[], None] = lambda: None) -> Agent:
         """The agent's verbs on this host."""
         parts = self.reconciler, self.watch, self.swapper, self.operations, self.updates
-        return Agent(*parts, on_applied=on_applied)
+        return Agent(*parts, data=self.data, on_applied=on_applied)
 
     async def run(self, *appliances: str) -> None:
         """Have these appliances configured, applied and running, with nothing in the journal."""

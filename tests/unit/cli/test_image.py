@@ -10,6 +10,7 @@ import pytest
 
 from agent.cli import image as verbs
 from agent.cli.main import main
+from agent.cli.output import format_bytes
 from agent.host.store import ImageStore
 from agent.image.build import Built
 from agent.model.errors import ImageError, Problem
@@ -201,4 +202,4 @@ def test_an_unknown_recipe_names_those_that_are_there() -> None:
     [(0, "0B"), (1023, "1023B"), (1024, "1.0K"), (5779456, "5.5M"), (1 << 30, "1.0G"), (1 << 52, "4096.0T")],
 )
 def test_sizes_for_people(size_bytes: int, text: str) -> None:
-    assert verbs.format_bytes(size_bytes) == text
+    assert format_bytes(size_bytes) == text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import HostError, Problem
-from agent.util.run import run, run_bounded
+from agent.util.run import reading_through, run, run_bounded, writing_through
 
 Gateway = Callable[..., bytes]
 
@@ -82,3 +82,51 @@ def test_bounded_output_that_just_fits(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"x" * 10)
     with (tmp_path / "in").open("rb") as file:
         assert run_bounded(["cat"], stdin=file.fileno(), limit_bytes=10) == b"x" * 10
+
+
+# --- filters
+
+
+def test_writing_through_a_program(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as target, writing_through(["tr", "a-z", "A-Z"], target) as stream:
+        stream.write(b"hello")
+    assert (tmp_path / "x").read_bytes() == b"HELLO"
+
+
+def pour(argv: list[str], path: Path, *, then: Exception | None = None) -> None:
+    """Write more through a program than a pipe holds, and raise `then`."""
+    with path.open("wb") as target, writing_through(argv, target) as stream:
+        for _ in range(64):
+            stream.write(bytes(4096))
+        if then:
+            raise then
+
+
+def test_a_filter_that_fails(tmp_path: Path) -> None:
+    script = "echo no such thing >&2; exit 3"
+    with pytest.raises(HostError, match="sh failed with exit status 3: no such thing"):
+        pour(["sh", "-c", script], tmp_path / "x")
+
+
+def test_a_filter_whose_writer_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        pour(["cat"], tmp_path / "x", then=KeyError())
+
+
+def test_reading_through_a_program(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"hello")
+    with (tmp_path / "x").open("rb") as source, reading_through(["tr", "a-z", "A-Z"], source) as stream:
+        assert stream.read() == b"HELLO"
+
+
+def test_what_is_not_read_to_its_end_is_killed() -> None:
+    with open("/dev/zero", "rb") as source, reading_through(["cat"], source) as stream:
+        assert stream.read(5) == bytes(5)
+
+
+def test_filters_that_are_not_there(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as target:
+        with pytest.raises(HostError, match="is not installed"), writing_through(["none-such"], target):
+            pass
+        with pytest.raises(HostError, match="is not installed"), reading_through(["none-such"], target):
+            pass
