@@ -25,6 +25,7 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from agent.host.volumes import unused
 from agent.model.data import SnapshotFile, SnapshotNote, Volume
@@ -78,8 +79,8 @@ def take_snapshot(volume: Path, snapshot: Path) -> None:
     remove_strays(snapshot.parent)
     temporary = snapshot.parent / f".{snapshot.name}.{os.getpid()}.tmp"
     try:
-        with explain_full_disk(f"taking a snapshot of {volume}"), unused(volume):
-            _copy(volume, temporary)
+        with explain_full_disk(f"taking a snapshot of {volume}"), unused(volume) as source:
+            _copy(source, temporary)
             os.rename(temporary, snapshot)
             fsync_directory(snapshot.parent)
     finally:
@@ -109,24 +110,23 @@ def _move(source: Path, target: Path) -> None:
         fsync_directory(directory)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: BinaryIO, target: Path) -> None:
     """A file with owner, mode and holes."""
-    with source.open("rb") as reader:
-        status = os.fstat(reader.fileno())
-        fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, MODE)
+    status = os.fstat(source.fileno())
+    fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, MODE)
+    try:
+        os.fchown(fd, status.st_uid, status.st_gid)
+        os.fchmod(fd, status.st_mode & 0o777)
         try:
-            os.fchown(fd, status.st_uid, status.st_gid)
-            os.fchmod(fd, status.st_mode & 0o777)
-            try:
-                fcntl.ioctl(fd, FICLONE, reader.fileno())
-            except OSError as error:
-                if error.errno not in _NOT_SHARED:
-                    raise
-                _check_space(source, target.parent)
-                _copy_data(reader.fileno(), fd, status.st_size)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+            fcntl.ioctl(fd, FICLONE, source.fileno())
+        except OSError as error:
+            if error.errno not in _NOT_SHARED:
+                raise
+            _check_space(Path(source.name), target.parent)
+            _copy_data(source.fileno(), fd, status.st_size)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _check_space(source: Path, directory: Path) -> None:

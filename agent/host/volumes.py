@@ -12,6 +12,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from agent.model.errors import HostError, Problem
 from agent.util.files import explain_full_disk, fsync_directory, remove_strays
@@ -83,14 +84,17 @@ def grow_volume(path: Path, *, size_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def unused(path: Path) -> Iterator[None]:
-    """Hold the lock that UML's block driver takes (fcntl(2) F_SETLK): no guest starts on the volume."""
+def unused(path: Path) -> Iterator[BinaryIO]:
+    """Hold the lock that UML's block driver takes (fcntl(2) F_SETLK): no guest starts on the volume.
+
+    The lock goes with the first descriptor of the file that this process closes: read from the one given.
+    """
     with path.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise HostError(f"{path} is in use by a guest.", problem=Problem.IN_USE) from error
-        yield
+        yield file
 
 
 def _sync(path: Path) -> None:

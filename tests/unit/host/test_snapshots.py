@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,41 @@ def test_a_copy_has_all_that_the_volume_has(volume: Path, paths: Paths, volumes:
     assert (after.st_ino == before.st_ino, listing(paths)) == (False, ["swap-1.img"])
     assert stat.S_IMODE(paths.snapshots("dns").stat().st_mode) == 0o700
     assert (volumes.has("dns", "swap-1"), volumes.has("dns", "swap-2")) == (True, False)
+
+
+def lock_of_another(volume: Path) -> bool:
+    """Whether another process, such as a guest's kernel, could lock the volume now."""
+    script = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    done = subprocess.run([sys.executable, "-c", script, volume], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_no_guest_can_start_until_the_copy_is_there(
+    volume: Path, volumes: VolumeSnapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    could = []
+
+    def rename(source: Path, target: Path) -> None:
+        could.append(lock_of_another(volume))
+        source.rename(target)
+
+    monkeypatch.setattr(snapshots.os, "rename", rename)
+    volumes.take("dns", "swap-1")
+    assert (could, lock_of_another(volume)) == ([False], True)
+
+
+def test_what_a_guest_uses_is_not_copied(volume: Path, volumes: VolumeSnapshots) -> None:
+    script = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX); print(); input()"
+    guest = subprocess.Popen(
+        [sys.executable, "-c", script, volume], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with guest:
+        assert guest.stdout
+        guest.stdout.readline()
+        with pytest.raises(HostError, match="in use by a guest") as caught:
+            volumes.take("dns", "swap-1")
+        guest.communicate(b"\n")
+    assert caught.value.problem is Problem.IN_USE
 
 
 def test_what_is_empty_takes_no_space(volume: Path, paths: Paths, volumes: VolumeSnapshots) -> None:
