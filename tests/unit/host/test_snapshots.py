@@ -86,15 +86,18 @@ def test_no_guest_can_start_until_the_copy_is_there(
 
     def rename(source: Path, target: Path) -> None:
         could.append(lock_of_another(volume))
-        source.rename(target)
+        source.replace(target)
 
-    monkeypatch.setattr(snapshots.os, "rename", rename)
+    monkeypatch.setattr(os, "rename", rename)
     volumes.take("dns", "swap-1")
     assert (could, lock_of_another(volume)) == ([False], True)
 
 
 def test_what_a_guest_uses_is_not_copied(volume: Path, volumes: VolumeSnapshots) -> None:
-    script = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX); print(); input()"
+    script = (
+        "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "print(flush=True); input()"
+    )
     guest = subprocess.Popen(
         [sys.executable, "-c", script, volume], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
