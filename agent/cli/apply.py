@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 
 from agent.cli import client
 from agent.cli.output import print_json
@@ -29,8 +30,18 @@ def _apply(arguments: argparse.Namespace) -> int:
             print(f"would {_imperative(change)}" if arguments.dry_run else change)
         if not changes:
             print("Nothing to change.")
-        for problem in problems:
-            print(f"appliancectl: {problem}", file=sys.stderr)
+        say_problems(problems)
+    return exit_status(problems)
+
+
+def say_problems(problems: Collection[str]) -> None:
+    """What an apply could not do, on standard error."""
+    for problem in problems:
+        print(f"appliancectl: {problem}", file=sys.stderr)
+
+
+def exit_status(problems: Collection[str]) -> int:
+    """That of a verb which applied the configuration and was left with these problems."""
     return Problem.FAILED.exit_status if problems else 0
 
 

@@ -6,16 +6,13 @@ The last three are done in agent.cli.resize and agent.cli.transfer, which are lo
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 
 from agent.cli import client
-from agent.cli.output import format_bytes, print_json, print_table
+from agent.cli.output import format_bytes, format_time, print_json, print_table
 from agent.cli.swap import add_waiting, carry_on
 from agent.cli.verbs import Subparsers, add_verb
-
-_SECOND_US = 1_000_000
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -143,7 +140,7 @@ def _list(arguments: argparse.Namespace) -> int:
     rows = [
         [
             snapshot.name,
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.taken_us / _SECOND_US)),
+            format_time(snapshot.taken_us),
             format_bytes(snapshot.size_bytes),
             format_bytes(snapshot.used_bytes),
             str(snapshot.format) if snapshot.format else "-",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,11 @@ def format_bytes(size_bytes: int) -> str:
     """As people read it, rounded: 5779456 → `5.5M`."""
     power = min(max(size_bytes.bit_length() - 1, 0) // 10, 4)
     return f"{size_bytes / (1 << 10 * power):.1f}{'BKMGT'[power]}" if power else f"{size_bytes}B"
+
+
+def format_time(time_us: int) -> str:
+    """CLOCK_REALTIME in microseconds, in the host's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_us / 1_000_000))
 
 
 def print_json(value: Any, style: Style) -> None:

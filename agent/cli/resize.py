@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import stat
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from agent.cli import client
+from agent.cli.apply import exit_status, say_problems
 from agent.cli.output import print_json
 from agent.config.edit import with_key
 from agent.config.tree import read_tree
@@ -47,9 +47,8 @@ def resize(arguments: argparse.Namespace) -> int:
         if after != before:
             print(f"{path}: data: {arguments.size}")
         print("\n".join(changes) or "Nothing to change.")
-        for problem in problems:
-            print(f"appliancectl: {problem}", file=sys.stderr)
-    return Problem.FAILED.exit_status if any(text.startswith(f"{name}: ") for text in problems) else 0
+        say_problems(problems)
+    return exit_status([text for text in problems if text.startswith(f"{name}: ")])
 
 
 def _check_size(name: str, size_bytes: int) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import asdict
 
 from agent.cli import client
-from agent.cli.output import print_json, print_table
+from agent.cli.output import format_time, print_json, print_table
 from agent.cli.verbs import Subparsers, add_verb
 from agent.model.errors import ApplianceError, Problem
 
 _PAINTS = {"committed": "good", "refused": "warn", "rolled-back": "warn", "failed": "bad"}
-_SECOND_US = 1_000_000
 
 
 def add_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
@@ -73,9 +71,10 @@ def _rollback(arguments: argparse.Namespace) -> int:
 def carry_on(operation: str, arguments: argparse.Namespace, **details: str) -> int:
     """Show an operation until its end; its exit status. `details` go into its JSON."""
     if arguments.no_wait:
-        print_json({"operation": operation, **details}, arguments.style) if arguments.style.json else print(
-            operation
-        )
+        if arguments.style.json:
+            print_json({"operation": operation, **details}, arguments.style)
+        else:
+            print(operation)
         return 0
     status = None
     try:
@@ -112,7 +111,7 @@ def _history(arguments: argparse.Namespace) -> int:
     rows = [
         [
             str(entry.number),
-            _when(entry.ended_us),
+            format_time(entry.ended_us),
             entry.old_image,
             entry.new_image,
             entry.result,
@@ -133,7 +132,8 @@ def _list_quarantine(arguments: argparse.Namespace) -> int:
         print_json([dict(zip(keys, entry, strict=True)) for entry in entries], arguments.style)
         return 0
     rows = [
-        [name, image, digest[:19], _when(since), reason] for name, image, digest, reason, since in entries
+        [name, image, digest[:19], format_time(since), reason]
+        for name, image, digest, reason, since in entries
     ]
     columns = ["APPLIANCE", "IMAGE", "DIGEST", "SINCE", "REASON"]
     print_table(columns, rows, arguments.style, what="quarantined image")
@@ -149,7 +149,3 @@ def _clear_quarantine(arguments: argparse.Namespace) -> int:
     else:
         raise ApplianceError(f"{arguments.name}: nothing of that is quarantined.", problem=Problem.NOT_FOUND)
     return 0
-
-
-def _when(time_us: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_us / _SECOND_US))

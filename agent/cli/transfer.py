@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.cli import client
+from agent.cli.apply import exit_status, say_problems
 from agent.cli.output import format_bytes, print_json
 from agent.host.arrival import Arrival, check, check_free, check_image, install
 from agent.host.configuration import read_appliance_files
@@ -144,9 +145,8 @@ def import_(arguments: argparse.Namespace) -> int:
     else:
         kept = f"; the data of before are snapshot {aside}" if aside else ""
         print(f"{name}: imported{kept}. `appliancectl enable --now {name}` starts it.")
-        for problem in problems:
-            print(f"appliancectl: {problem}", file=sys.stderr)
-    return Problem.FAILED.exit_status if any(text.startswith(f"{name}: ") for text in problems) else 0
+        say_problems(problems)
+    return exit_status([text for text in problems if text.startswith(f"{name}: ")])
 
 
 def _check_stopped(name: str) -> None:

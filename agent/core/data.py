@@ -26,8 +26,6 @@ from agent.util.journal import Event, log_event
 
 _log = logging.getLogger(__name__)
 
-_RUNNING = frozenset({"active", "activating", "reloading", "refreshing"})
-
 
 @dataclass(frozen=True, slots=True)
 class DataView:
@@ -124,8 +122,7 @@ class DataKeeper:
         """Remove a snapshot; ApplianceError where it is not there, or belongs to a swap, or something is
         under way."""
         view = await self.view(name)
-        if operation := self._operations.running(name):
-            raise ApplianceError(f"{name}: a {operation.kind} is under way.", problem=Problem.BUSY)
+        self._operations.check_free(name)
         found = _find(view, name, snapshot)
         if found.name.startswith(SWAP_PREFIX) and found.note:
             raise ApplianceError(
@@ -144,7 +141,7 @@ class DataKeeper:
     def _is_running(self, plan: AppliancePlan) -> bool:
         """Whether its guest runs; ApplianceError where it does and could not start again."""
         name = plan.appliance.name
-        if self._watch.status(name).active_state not in _RUNNING:
+        if not self._watch.status(name).is_running:
             return False
         if not plan.can_start:
             raise ApplianceError(

@@ -14,14 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from agent.core.health import is_settled
 from agent.core.operations import Operation, Operations
+from agent.core.outside import ask_patiently
 from agent.core.reconcile import Reconciler
-from agent.core.swap_steps import CANCELLED, OUTSIDE_PAUSE_S, OUTSIDE_TRIES
+from agent.core.swap_steps import CANCELLED
 from agent.core.watch import Watch
 from agent.core.world import Files, Outside, StateKeeper, Units, Volumes
 from agent.model.data import DataPhase, DataWork, SnapshotNote
 from agent.model.errors import ApplianceError
-from agent.model.health import Health, HealthState
+from agent.model.health import Health
 from agent.model.swap import ApplianceState
 from agent.plan.data import INTERRUPTED
 from agent.plan.dropin import START_MARGIN_S
@@ -162,7 +164,7 @@ class DataSteps:
         self._say(job, f"copying {job.work.snapshot}")
         await _copying(partial(self._volumes.bring, job.name, job.work.snapshot))
         if job.work.running:
-            job.work = replace(job.work, baseline=await self._outside.ask(job.plan))
+            job.work = replace(job.work, baseline=await ask_patiently(self._outside, job.plan))
         if job.operation and job.operation.cancel_requested:
             raise ApplianceError(CANCELLED)
 
@@ -181,7 +183,7 @@ class DataSteps:
         image = job.plan.image
         ready_s = image.manifest.service.ready_timeout_s if image else 0.0
         try:
-            settled = self._watch.until(job.name, _is_settled)
+            settled = self._watch.until(job.name, is_settled)
             await asyncio.wait_for(settled, ready_s + START_MARGIN_S)
         except TimeoutError as error:
             raise ApplianceError("it does not get ready") from error
@@ -189,20 +191,10 @@ class DataSteps:
         excused = bool(job.work.baseline) and health.health is Health.DEGRADED
         if health.health is not Health.HEALTHY and not excused:
             raise ApplianceError(health.reason or f"it is {health.health}")
-        if not job.work.baseline:
-            await self._ask(job)
+        if not job.work.baseline and (why := await ask_patiently(self._outside, job.plan)):
+            raise ApplianceError(f"it does not answer from outside: {why}")
         if job.operation and job.operation.cancel_requested:
             raise ApplianceError(CANCELLED)
-
-    async def _ask(self, job: DataJob) -> None:
-        why = ""
-        for number in range(OUTSIDE_TRIES):
-            if number:
-                await asyncio.sleep(OUTSIDE_PAUSE_S)
-            why = await self._outside.ask(job.plan)
-            if not why:
-                return
-        raise ApplianceError(f"it does not answer from outside: {why}")
 
     # --- parts of them
 
@@ -259,10 +251,6 @@ async def _copying(copy: Callable[[], None]) -> None:
     """Copy in a thread of its own: where blocks are not shared it takes minutes, and everything else of the
     host is done in one thread."""
     await asyncio.get_running_loop().run_in_executor(None, copy)
-
-
-def _is_settled(health: HealthState) -> bool:
-    return health.health is not Health.STARTING
 
 
 def _stopped_for(job: DataJob) -> str:

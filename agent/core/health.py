@@ -47,6 +47,11 @@ def health_of(status: UnitStatus, outside: str = "") -> HealthState:
             return HealthState(Health.STOPPED)
 
 
+def is_settled(health: HealthState) -> bool:
+    """Whether a start has ended, well or not."""
+    return health.health is not Health.STARTING
+
+
 def is_of_the_guest(status: UnitStatus) -> bool:
     """Whether a failure is the guest's own: it was started, and the host did its part."""
     if status.result == "exit-code":

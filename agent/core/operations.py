@@ -52,6 +52,10 @@ class Operation:
         """Whether somebody has asked for an end; the work looks at it where it can turn back."""
         return self._cancel.is_set()
 
+    def request_cancel(self) -> None:
+        """Ask for an end."""
+        self._cancel.set()
+
     async def cancelled(self) -> None:
         """Until somebody asks for an end."""
         await self._cancel.wait()
@@ -81,12 +85,7 @@ class Operations:
         The work says what it is doing by `progress`, and returns how it ended; an ApplianceError is a
         failure.
         """
-        if other := self.running(appliance):
-            raise ApplianceError(
-                f"{appliance}: a {other.kind} is under way ({other.phase or 'beginning'}).",
-                problem=Problem.BUSY,
-                remedy=f"`appliancectl status {appliance}` shows it.",
-            )
+        self.check_free(appliance)
         self._last += 1
         operation = Operation(self._last, kind, appliance, now_us())
         self._operations[operation.number] = operation
@@ -118,6 +117,15 @@ class Operations:
             None,
         )
 
+    def check_free(self, appliance: str) -> None:
+        """ApplianceError BUSY where an operation is under way on it."""
+        if other := self.running(appliance):
+            raise ApplianceError(
+                f"{appliance}: a {other.kind} is under way ({other.phase or 'beginning'}).",
+                problem=Problem.BUSY,
+                remedy=f"`appliancectl status {appliance}` shows it.",
+            )
+
     def busy(self) -> set[str]:
         """Appliances with an operation under way."""
         running = (
@@ -132,7 +140,7 @@ class Operations:
 
     def cancel(self, number: int) -> None:
         """Ask for an end: the work goes back as soon as it can. Nothing where it has ended."""
-        self.get(number)._cancel.set()  # noqa: SLF001 (its own class's owner)
+        self.get(number).request_cancel()
 
     async def finished(self, operation: Operation) -> Operation:
         """Wait for its end."""
@@ -167,9 +175,8 @@ class Operations:
         except ApplianceError as error:
             operation.state, operation.message = OperationState.FAILED, str(error)
         finally:
-            if (
-                operation.state is OperationState.RUNNING
-            ):  # it was left where it stands, or a surprise ended it
+            # It was left where it stands, or a surprise ended it.
+            if operation.state is OperationState.RUNNING:
                 operation.state = OperationState.CANCELLED
             operation.ended_at_us = now_us()
             self._on_change(operation)

@@ -1,15 +1,34 @@
-"""An appliance as its clients see it, for swaps: one question, or questions all the time."""
+"""An appliance as its clients see it, for swaps and restores: one question, a few until one is answered, or
+questions all the time.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
 from agent.core.prober import Prober
+from agent.core.world import Outside
 from agent.model.network import Address
 from agent.model.probe import Probe
 from agent.plan.host import AppliancePlan
-from agent.plan.probes import address_of, probes_of
+from agent.plan.probes import question_of
+
+TRIES = 5
+PAUSE_S = 1.0
+"""A guest that is ready may still be unknown to its neighbours for a moment."""
+
+
+async def ask_patiently(outside: Outside, plan: AppliancePlan) -> str:
+    """Ask until there is an answer or enough is enough (TRIES); why there was none, or ''."""
+    why = await outside.ask(plan)
+    for _ in range(TRIES - 1):
+        if not why:
+            break
+        await asyncio.sleep(PAUSE_S)
+        why = await outside.ask(plan)
+    return why
 
 
 class Meter(Protocol):
@@ -31,16 +50,14 @@ class OutsideView:
 
     async def ask(self, plan: AppliancePlan) -> str:
         """Ask once what a client would ask; why there was no good answer, or ''."""
-        probes, address = probes_of(plan), address_of(plan)
-        if not probes or address is None:
-            return ""
-        return await self._prober.ask(plan.appliance.name, probes, address)
+        question = question_of(plan)
+        return await self._prober.ask(plan.appliance.name, *question) if question else ""
 
     def measure(self, plan: AppliancePlan) -> Meter | None:
         """Begin to ask all the time; None where nothing can be asked."""
-        probes, address = probes_of(plan), address_of(plan)
-        if not probes or address is None:
+        question = question_of(plan)
+        if question is None:
             return None
-        meter = self._meter(probes, address)
+        meter = self._meter(*question)
         meter.start()
         return meter

@@ -25,7 +25,7 @@ from agent.model.health import UnitStatus
 from agent.model.network import Address
 from agent.model.probe import Probe
 from agent.plan.host import AppliancePlan
-from agent.plan.probes import address_of, probes_of
+from agent.plan.probes import question_of
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +51,10 @@ class Target:
 
 def target_of(plan: AppliancePlan, status: UnitStatus) -> Target | None:
     """The target that an appliance is now; None where it does not run or nothing is to be asked."""
-    probes, address = probes_of(plan), address_of(plan)
-    if status.active_state not in _RUNNING or not probes or address is None:
+    question = question_of(plan)
+    if status.active_state not in _RUNNING or question is None:
         return None
+    probes, address = question
     return Target(probes, address, status.main_pid, status.started_at_us)
 
 

@@ -114,7 +114,7 @@ class Swapper:
             old=title_of(old.image),
             new=title_of(image),
             wanted=str(old.appliance.image),
-            running=self._watch.status(name).active_state in _RUNNING,
+            running=self._watch.status(name).is_running,
             soak_s=old.appliance.update.soak_s,
             started_at_us=now_us(),
             automatic=request.automatic,
@@ -174,8 +174,7 @@ class Swapper:
         """
         state = await self.state(name)
         _check_free(name, state)
-        if operation := self._operations.running(name):
-            raise ApplianceError(f"{name}: a {operation.kind} is under way.", problem=Problem.BUSY)
+        self._operations.check_free(name)
         kept = tuple(entry for entry in state.quarantine if image and str(entry.image.digest) != image)
         await self._run(partial(self._states.write, name, replace(state, quarantine=kept)))
         return len(state.quarantine) - len(kept)
@@ -373,7 +372,6 @@ class Swapper:
         )
 
 
-_RUNNING = frozenset({"active", "activating", "reloading", "refreshing"})
 _PHRASES = {
     Phase.PREPARE: "checking {swap.new.reference}",
     Phase.SWITCH: "stopping {swap.old.reference}",

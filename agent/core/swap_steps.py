@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.core.health import FROM_OUTSIDE, failure_reason, is_of_the_guest
+from agent.core.health import FROM_OUTSIDE, failure_reason, is_of_the_guest, is_settled
 from agent.core.operations import Operation
+from agent.core.outside import ask_patiently
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
 from agent.core.watch import Watch
@@ -45,10 +46,6 @@ _log = logging.getLogger(__name__)
 
 CANCELLED = "cancelled"
 """Why a swap went back that somebody has cancelled."""
-
-OUTSIDE_TRIES = 5
-OUTSIDE_PAUSE_S = 1.0
-"""A guest that is ready may still be unknown to its neighbours for a moment."""
 
 
 class SwapError(ApplianceError):
@@ -140,7 +137,7 @@ class Steps:
         data_format = job.swap.old_format if not job.swap.restore else 0
         await self.examine(job.old, job.new, data_format=data_format, accept=job.accept)
         snapshot = f"{SWAP_PREFIX}{job.swap.number}" if await self._wants_snapshot(job) else ""
-        baseline = await self._ask(job.old) if job.swap.running else ""
+        baseline = await ask_patiently(self._outside, job.old) if job.swap.running else ""
         if baseline:
             _log.warning("%s: did not answer from outside even before the swap: %s", job.name, baseline)
         # Somebody may have started or stopped it since the swap began.
@@ -242,7 +239,7 @@ class Steps:
         # What it may go back to must not leave the store meanwhile.
         await self._run(partial(self._files.link_next, job.name, job.swap.old.digest))
         await self._start(job, job.new)
-        if not job.swap.baseline and (why := await self._ask(job.new)):
+        if not job.swap.baseline and (why := await ask_patiently(self._outside, job.new)):
             raise SwapError(f"it does not answer from outside: {why}", blame=True)
         await self._measured(job)
         return Step.READY
@@ -318,7 +315,7 @@ class Steps:
         await self._look(job.name)
         job.restarts = self._watch.status(job.name).restarts
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S
-        await self._observe(job, _is_settled, timeout_s=timeout_s)
+        await self._observe(job, is_settled, timeout_s=timeout_s)
 
     async def _look(self, name: str) -> HealthState:
         """How it is now, even if a signal of that is still under way."""
@@ -343,16 +340,6 @@ class Steps:
             raise SwapError("it was stopped before it had proven itself", stopped=True)
         if not _is_good(job.swap, health):
             raise SwapError(health.reason or f"it is {health.health}", blame=True)
-
-    async def _ask(self, plan: AppliancePlan) -> str:
-        """Ask from outside until there is an answer or enough is enough; why there was none, or ''."""
-        why = await self._outside.ask(plan)
-        for _ in range(OUTSIDE_TRIES - 1):
-            if not why:
-                break
-            await asyncio.sleep(OUTSIDE_PAUSE_S)
-            why = await self._outside.ask(plan)
-        return why
 
     async def _measured(self, job: Job) -> None:
         if job.measurement is None:
@@ -379,8 +366,4 @@ def _is_good(swap: Swap, health: HealthState) -> bool:
 
 
 def _is_bad(swap: Swap, health: HealthState) -> bool:
-    return health.health is not Health.STARTING and not _is_good(swap, health)
-
-
-def _is_settled(health: HealthState) -> bool:
-    return health.health is not Health.STARTING
+    return is_settled(health) and not _is_good(swap, health)

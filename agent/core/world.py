@@ -240,7 +240,7 @@ class Measurement(Protocol):
 
 
 class Outside(Protocol):
-    """Appliances as their clients see them: agent.core.prober.Prober."""
+    """Appliances as their clients see them: agent.core.outside.OutsideView."""
 
     async def ask(self, plan: AppliancePlan) -> str:
         """Ask once what a client would ask; why there was no good answer, or ''."""

@@ -44,3 +44,8 @@ class UnitStatus:
     needs_reload: bool = False
     started_at_us: int = 0
     state_changed_us: int = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs or is being started."""
+        return self.active_state in {"active", "activating", "reloading", "refreshing"}

@@ -7,6 +7,12 @@ from agent.model.probe import Probe
 from agent.plan.host import AppliancePlan
 
 
+def question_of(plan: AppliancePlan) -> tuple[tuple[Probe, ...], Address] | None:
+    """What is asked, and where; None where nothing is, or nowhere."""
+    probes, address = probes_of(plan), address_of(plan)
+    return (probes, address) if probes and address is not None else None
+
+
 def probes_of(plan: AppliancePlan) -> tuple[Probe, ...]:
     """The administrator's probes, else the image's; none where the administrator wants none."""
     if plan.appliance.probes is not None:

@@ -125,7 +125,7 @@ async def test_a_swap_is_followed_to_its_end(address: str, appliancectl: Run) ->
 async def test_a_swap_that_fails_is_in_quarantine(
     address: str, appliancectl: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.core.swap_steps.OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr("agent.core.outside.PAUSE_S", 0.001)
     async with swapping(address) as found:
         found.world.outside.failures["dns-nsd:4.7-1"] = "no answer"
         status, out, error = await appliancectl("swap", "dns", "dns-nsd:4.7")

@@ -126,7 +126,7 @@ async def test_going_back(address: str) -> None:
 
 
 async def test_the_quarantine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.core.swap_steps.OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr("agent.core.outside.PAUSE_S", 0.001)
     async with swapping(address) as found:
         found.world.outside.failures["dns-nsd:4.7-1"] = "no answer"
         await end(found, await begin(found))

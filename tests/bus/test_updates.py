@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.core import swap_steps
+from agent.core import outside
 from agent.core.operations import Operation
 from agent.dbus.objects import ROOT
 from agent.dbus.operation import OperationFace, operation_path
@@ -145,7 +145,7 @@ async def test_appliancectl_and_one_that_fails(
     appliancectl: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(swap_steps, "OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr(outside, "PAUSE_S", 0.001)
     async with updating(address, "dns", update="policy: manual") as found:
         found.world.outside.failures[NEW.manifest.reference] = "no answer"
         assert (await appliancectl("update"))[:2] == (0, "Nothing to update.\n")
@@ -165,7 +165,7 @@ async def test_the_timer_s_run_does_not_fail_with_an_image(
     appliancectl: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(swap_steps, "OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr(outside, "PAUSE_S", 0.001)
     async with updating(address, "dns") as found:
         found.world.outside.failures[NEW.manifest.reference] = "no answer"
         status, out, error = await appliancectl("update", "--timer")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.core import data_steps
+from agent.core import outside
 from agent.core.operations import Operation, OperationState
 from agent.model.data import DataKind, DataPhase, DataWork, SnapshotNote
 from agent.model.errors import ApplianceError, HostError, Problem, UnitError
@@ -26,7 +26,7 @@ NOTE = SnapshotNote("the administrator", 1, 5)
 
 @pytest.fixture
 def guests(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guests]:
-    monkeypatch.setattr(data_steps, "OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr(outside, "PAUSE_S", 0.001)
     guests = Guests(world)
     yield guests
     assert guests.wrongs == []

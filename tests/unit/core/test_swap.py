@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.core import swap_steps
+from agent.core import outside
 from agent.core.operations import Operation, OperationState
 from agent.core.swap_steps import Request
 from agent.model.errors import ApplianceError, HostError, ImageError, Problem, UnitError
@@ -38,7 +38,7 @@ NEW_NAME, OLD_NAME = NEW.manifest.reference, OLD.manifest.reference
 
 @pytest.fixture
 def guests(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guests]:
-    monkeypatch.setattr(swap_steps, "OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr(outside, "PAUSE_S", 0.001)
     guests = Guests(world)
     yield guests
     assert guests.wrongs == []

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from agent.core import swap_steps, updates
+from agent.core import outside, updates
 from agent.core.operations import Operation, OperationState
 from agent.core.swap_steps import Request
 from agent.model.errors import ApplianceError, HostError, Problem
@@ -40,7 +40,7 @@ from tests.unit.core.updating import (
 
 @pytest.fixture
 def guests(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guests]:
-    monkeypatch.setattr(swap_steps, "OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr(outside, "PAUSE_S", 0.001)
     guests = Guests(world)
     yield guests
     assert guests.wrongs == []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.core import swap_steps, updates
+from agent.core import outside, updates
 from agent.core.operations import Operation, OperationState
 from agent.model.errors import HostError
 from agent.model.health import Health
@@ -28,7 +28,7 @@ from tests.unit.core.updating import (
 
 @pytest.fixture
 def guests(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guests]:
-    monkeypatch.setattr(swap_steps, "OUTSIDE_PAUSE_S", 0.001)
+    monkeypatch.setattr(outside, "PAUSE_S", 0.001)
     guests = Guests(world)
     yield guests
     assert guests.wrongs == []
