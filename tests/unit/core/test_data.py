@@ -281,6 +281,24 @@ async def test_who_did_not_answer_before_need_not_answer_after(guests: Guests, w
     assert guests.data("dns") == ["kept", NAME]
 
 
+async def test_one_answer_that_was_lost_before_excuses_nothing_after(
+    guests: Guests, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_up(world)
+    keep(world, "kept", "kept/1")
+    asked = 0
+
+    async def ask(*_plan: object) -> str:
+        nonlocal asked
+        asked += 1
+        return "no answer" if asked == 1 or guests.data("dns")[0] == "kept" else ""
+
+    monkeypatch.setattr(world.outside, "ask", ask)
+    operation, _ = await restore(world, "kept")
+    assert "it does not answer from outside: no answer" in operation.message
+    assert guests.data("dns") == [NAME, NAME]
+
+
 async def test_neither_data_start(guests: Guests, world: World) -> None:
     await set_up(world)
     keep(world, "kept", "kept/1")
