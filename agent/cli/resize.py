@@ -18,10 +18,9 @@ from agent.config.edit import with_key
 from agent.config.tree import read_tree
 from agent.config.units import format_size, parse_size
 from agent.host.configuration import read_configuration
-from agent.host.transfer import explained
 from agent.model.errors import ApplianceError, ConfigurationError, Problem
 from agent.model.paths import Paths
-from agent.util.files import write_file
+from agent.util.files import explain_errors, write_file
 
 
 def resize(arguments: argparse.Namespace) -> int:
@@ -32,7 +31,7 @@ def resize(arguments: argparse.Namespace) -> int:
         raise ApplianceError(message, problem=Problem.NOT_SUPPORTED)
     _check_size(name, size_bytes)
     path = (Paths().configuration / "appliances" / f"{name}.yaml").resolve()
-    with explained(f"resizing the data volume of {name}"):
+    with explain_errors(f"resizing the data volume of {name}"):
         before = path.read_bytes()
         after = with_key(before.decode(), "data", arguments.size).encode()
         _check_edit(name, path, after, size_bytes=size_bytes, text=arguments.size)

@@ -22,12 +22,13 @@ from agent.host.arrival import Arrival, check, check_free, check_image, install
 from agent.host.configuration import read_appliance_files
 from agent.host.snapshots import VolumeSnapshots
 from agent.host.store import ImageStore
-from agent.host.transfer import Contents, compressing, decompressing, explained, unpack, write_archive
+from agent.host.transfer import Contents, compressing, decompressing, unpack, write_archive
 from agent.model.errors import ApplianceError, Problem
 from agent.model.image import Digest
 from agent.model.names import NAME_RULE, is_appliance_name
 from agent.model.paths import Paths
 from agent.plan.transfer import ArchiveManifest
+from agent.util.files import explain_errors
 from agent.util.staging import staging_directory
 
 
@@ -38,7 +39,7 @@ def export(arguments: argparse.Namespace) -> int:
     digest = Digest.parse(appliance.digest)
     if digest is None:
         raise ApplianceError(f"{name} has no image.", problem=Problem.NOT_SUPPORTED)
-    with explained(f"exporting {name}"), _snapshot(name, arguments.snapshot) as snapshot:
+    with explain_errors(f"exporting {name}"), _snapshot(name, arguments.snapshot) as snapshot:
         data = VolumeSnapshots(paths).path(name, snapshot.name) if snapshot else None
         contents = Contents(
             appliance=name,
@@ -122,7 +123,7 @@ def import_(arguments: argparse.Namespace) -> int:
     if arguments.appliance and not is_appliance_name(arguments.appliance):
         raise ApplianceError(f"--name: {NAME_RULE}, at most 21.", problem=Problem.NOT_SUPPORTED)
     with (
-        explained(what),
+        explain_errors(what),
         open(arguments.file, "rb") as file,
         staging_directory(paths.state, "import") as staging,
     ):

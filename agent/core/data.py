@@ -199,7 +199,7 @@ class DataKeeper:
         for name, plan in list(self._reconciler.plan.appliances.items()):
             try:
                 await self._resume(plan)
-            except ApplianceError as error:
+            except (ApplianceError, OSError) as error:
                 _log.error("%s: what was done with its data cannot be taken up: %s", name, error)
 
     async def _resume(self, plan: AppliancePlan) -> None:

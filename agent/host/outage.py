@@ -36,9 +36,8 @@ LIMIT_S = 120.0
 _QUERIES = 256
 _MAX_ANSWERS = 64  # of one turn: who answers without end must not keep the meter from stopping
 _PATIENCE_S = 0.25
-_NO_LINGER = struct.pack(
-    "ii", 1, 0
-)  # struct linger, socket(7): close by a reset, and no port is kept waiting
+# struct linger, socket(7): close by a reset, and no port is kept waiting.
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class _Questions(Protocol):

@@ -8,7 +8,6 @@ to be what the manifest says.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import hashlib
 import os
@@ -199,24 +198,3 @@ def _copy(chunks: Iterable[bytes], file: IO[bytes]) -> None:
         view = memoryview(chunk)
         while view:
             view = view[file.write(view) :]
-
-
-@contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turn OSErrors inside the block into a HostError that says what was being done."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        problems = {
-            errno.ENOSPC: Problem.NO_SPACE,
-            errno.EDQUOT: Problem.NO_SPACE,
-            errno.EACCES: Problem.ACCESS_DENIED,
-            errno.EPERM: Problem.ACCESS_DENIED,
-            errno.ENOENT: Problem.NOT_FOUND,
-        }
-        where = f" ({error.filename})" if error.filename else ""
-        problem = problems.get(error.errno or 0, Problem.FAILED)
-        remedy = "Try it as root." if problem is Problem.ACCESS_DENIED and os.geteuid() else ""
-        raise HostError(f"{what}: {error.strerror}{where}.", problem=problem, remedy=remedy) from error

@@ -43,6 +43,27 @@ def explain_full_disk(what: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def explain_errors(what: str) -> Iterator[None]:
+    """Turn OSErrors inside the block into a HostError that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        problems = {
+            errno.ENOSPC: Problem.NO_SPACE,
+            errno.EDQUOT: Problem.NO_SPACE,
+            errno.EACCES: Problem.ACCESS_DENIED,
+            errno.EPERM: Problem.ACCESS_DENIED,
+            errno.ENOENT: Problem.NOT_FOUND,
+        }
+        where = f" ({error.filename})" if error.filename else ""
+        problem = problems.get(error.errno or 0, Problem.FAILED)
+        remedy = "Try it as root." if problem is Problem.ACCESS_DENIED and os.geteuid() else ""
+        raise HostError(f"{what}: {error.strerror}{where}.", problem=problem, remedy=remedy) from error
+
+
 def write_file(path: Path, content: bytes | str, *, mode: int = 0o644, group: int = -1) -> None:
     """Replace `path` durably: write aside, fsync, rename, fsync the directory. `group` is a gid, -1 leaves
     it."""

@@ -16,7 +16,7 @@ from agent.host.arrival import Arrival, check, check_free, check_image, install
 from agent.host.snapshots import VolumeSnapshots
 from agent.host.states import States
 from agent.host.tar import end, header, padding
-from agent.host.transfer import Contents, compressing, decompressing, explained, unpack, write_archive
+from agent.host.transfer import Contents, compressing, decompressing, unpack, write_archive
 from agent.model.appliance import Appliance
 from agent.model.errors import ApplianceError, ConfigurationError, HostError, ImageError, Problem
 from agent.model.image import Digest
@@ -190,12 +190,6 @@ def test_no_space(contents: Contents, target: Path, monkeypatch: pytest.MonkeyPa
         unpack(io.BytesIO(packed(contents)), target)
     assert caught.value.problem is Problem.NO_SPACE
     assert list(target.iterdir()) == []
-
-
-def test_errors_of_the_host_say_what_was_being_done(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="exporting x: No such file") as caught, explained("exporting x"):
-        (tmp_path / "none").read_bytes()
-    assert caught.value.problem is Problem.NOT_FOUND
 
 
 # --- on a host

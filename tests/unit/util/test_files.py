@@ -15,6 +15,7 @@ from agent.util.files import (
     ensure_absent,
     ensure_file,
     ensure_symlink,
+    explain_errors,
     explain_full_disk,
     remove_strays,
     write_file,
@@ -121,3 +122,9 @@ def test_absence(tmp_path: Path) -> None:
     assert (tmp_path / "tree" / "leaf").is_dir()
     assert [ensure_absent(tmp_path / name) for name in ("file", "tree", "file")] == [True, True, False]
     assert listing(tmp_path) == []
+
+
+def test_errors_of_the_host_say_what_was_being_done(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="exporting: No such file") as caught, explain_errors("exporting"):
+        (tmp_path / "none").read_bytes()
+    assert caught.value.problem is Problem.NOT_FOUND
