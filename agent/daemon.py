@@ -31,10 +31,11 @@ from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import ROOT, Objects
 from agent.dbus.operation import OperationFace, operation_path
-from agent.host import probes
+from agent.host import console, probes
 from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
 from agent.host.facts import local_time, read_facts
+from agent.host.generations import Generations
 from agent.host.netlink import LinkMonitor, Netlink
 from agent.host.outage import OutageMeter
 from agent.host.snapshots import VolumeSnapshots
@@ -74,7 +75,14 @@ class Daemon:
         self._shown, self._shown_operations = set[str](), set[int]()
         self._operations = Operations(self._on_operation, before=int(time.time()))
         files, images, states = ApplianceFiles(paths), ImageStore(paths.images), States(paths)
-        planner = Planner(facts=read_facts(paths.root), files=files, images=images, states=states)
+        generations = Generations(paths)
+        planner = Planner(
+            facts=read_facts(paths.root),
+            files=files,
+            images=images,
+            states=states,
+            generations=generations,
+        )
         self._reconciler = Reconciler(
             planner=planner,
             files=files,
@@ -94,6 +102,7 @@ class Daemon:
             images=images,
             volumes=volumes,
             outside=outside,
+            console=console,
         )
         swapper = Swapper(
             steps=steps,
@@ -105,6 +114,7 @@ class Daemon:
             images=images,
             states=states,
             volumes=volumes,
+            generations=generations,
         )
         updates = Updates(
             reconciler=self._reconciler,

@@ -12,17 +12,23 @@ from agent.cli.verbs import Subparsers, add_verb
 from agent.model.errors import ApplianceError, ConfigurationError, Problem
 from agent.model.paths import Paths
 
+_WATCHED = "soak"
+
 
 def add_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
     """Register the verbs of this module."""
     apply = add_verb(verbs, common, "apply", _apply, help="make the host as /etc/appliance describes it")
     apply.add_argument("-n", "--dry-run", action="store_true", help="only show what would be done")
+    apply.add_argument("--retry", action="store_true", help="also try configurations again that failed")
     check = add_verb(verbs, common, "check", _check, help="validate the configuration, without an agent")
     check.add_argument("directory", nargs="?", default=None, help="another directory than /etc/appliance")
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    changes, problems = client.apply(dry_run=arguments.dry_run)
+    if arguments.dry_run:
+        changes, problems, _ = client.apply(dry_run=True, retry=arguments.retry)
+    else:
+        changes, problems = apply_all(retry=arguments.retry, quiet=arguments.style.json)
     if arguments.style.json:
         print_json({"dry_run": arguments.dry_run, "changes": changes, "problems": problems}, arguments.style)
     else:
@@ -32,6 +38,26 @@ def _apply(arguments: argparse.Namespace) -> int:
             print("Nothing to change.")
         say_problems(problems)
     return exit_status(problems)
+
+
+def apply_all(*, retry: bool = False, quiet: bool = False) -> tuple[list[str], list[str]]:
+    """Have the configuration applied, and wait until new configurations are in force, or are not; changes
+    and problems. They are watched for a while yet, which nobody waits for."""
+    changes, problems, operations = client.apply(retry=retry)
+    for operation in operations:
+        status = None
+        for status in client.follow(operation):
+            if status.phase == _WATCHED:
+                break
+            if status.state == "running" and not quiet:
+                print(f"{status.appliance}: {status.message or 'beginning'} …", file=sys.stderr)
+        if status is None or status.state in {"failed", "cancelled"}:
+            problems.append(f"{status.appliance}: {status.message}" if status else f"{operation} is gone")
+        elif status.state == "running":
+            changes.append(f"{status.appliance}: runs with its new configuration; {status.message}")
+        else:
+            changes.append(f"{status.appliance}: {status.message}")
+    return changes, problems
 
 
 def say_problems(problems: Collection[str]) -> None:

@@ -86,10 +86,11 @@ def unknown(name: str) -> ApplianceError:
     )
 
 
-def apply(*, dry_run: bool) -> tuple[list[str], list[str]]:
-    """Have the agent apply its configuration; changes and problems."""
-    changes, problems = _call(MANAGER, b"Apply", b"b", dry_run)
-    return _text(changes), _text(problems)
+def apply(*, dry_run: bool = False, retry: bool = False) -> tuple[list[str], list[str], list[str]]:
+    """Have the agent apply its configuration; changes, problems, and the operations that put new
+    configurations on trial."""
+    changes, problems, operations = _call(MANAGER, b"Apply", b"as", _flags(dry_run=dry_run, retry=retry))
+    return _text(changes), _text(problems), _text(operations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,8 @@ class SwapRecord:
     started_us: int
     ended_us: int
     downtime_us: int
+    old_configuration: str
+    new_configuration: str
 
 
 def history(name: str) -> list[SwapRecord]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.cli import client
-from agent.cli.apply import exit_status, say_problems
+from agent.cli.apply import apply_all, exit_status, say_problems
 from agent.cli.output import print_json
 from agent.config.edit import with_key
 from agent.config.tree import read_tree
@@ -38,7 +38,7 @@ def resize(arguments: argparse.Namespace) -> int:
         if after != before:
             status = path.stat()
             write_file(path, after, mode=stat.S_IMODE(status.st_mode), group=status.st_gid)
-    changes, problems = client.apply(dry_run=False)
+    changes, problems = apply_all(quiet=arguments.style.json)
     if arguments.style.json:
         record = {"appliance": name, "size_bytes": size_bytes, "written": after != before}
         print_json({**record, "changes": changes, "problems": problems}, arguments.style)

@@ -32,12 +32,22 @@ def add_verbs(verbs: Subparsers, common: argparse.ArgumentParser) -> None:
     )
     add_waiting(swap)
     rollback = add_verb(
-        verbs, common, "rollback", _rollback, help="go back to the image before the last swap"
+        verbs,
+        common,
+        "rollback",
+        _rollback,
+        help="go back to the image and the configuration before the last swap",
     )
     rollback.add_argument("name", metavar="NAME")
     rollback.add_argument("--with-data", action="store_true", help="go back to the data volume of then, too")
     add_waiting(rollback)
-    history = add_verb(verbs, common, "history", _history, help="show the swaps of an appliance")
+    history = add_verb(
+        verbs,
+        common,
+        "history",
+        _history,
+        help="show the swaps of an appliance, of images and configurations",
+    )
     history.add_argument("name", metavar="NAME")
 
 
@@ -112,8 +122,7 @@ def _history(arguments: argparse.Namespace) -> int:
         [
             str(entry.number),
             format_time(entry.ended_us),
-            entry.old_image,
-            entry.new_image,
+            *_ends(entry),
             entry.result,
             f"{entry.downtime_us / 1000:.0f} ms" if entry.downtime_us else "-",
             entry.reason or "-",
@@ -123,6 +132,13 @@ def _history(arguments: argparse.Namespace) -> int:
     columns = ["NO", "ENDED", "FROM", "TO", "RESULT", "NO ANSWER", "REASON"]
     print_table(columns, rows, arguments.style, paints=_PAINTS, what="swap")
     return 0
+
+
+def _ends(entry: client.SwapRecord) -> tuple[str, str]:
+    """What it came from and went to, by what is different."""
+    if entry.old_digest != entry.new_digest:
+        return entry.old_image, entry.new_image
+    return f"configuration {entry.old_configuration}", f"configuration {entry.new_configuration}"
 
 
 def _list_quarantine(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.cli import client
-from agent.cli.apply import exit_status, say_problems
+from agent.cli.apply import apply_all, exit_status, say_problems
 from agent.cli.output import format_bytes, print_json
 from agent.host.arrival import Arrival, check, check_free, check_image, install
 from agent.host.configuration import read_appliance_files
@@ -139,7 +139,7 @@ def import_(arguments: argparse.Namespace) -> int:
         appliance = check(arrival)
         image = check_image(arrival, appliance)
         aside = install(arrival, appliance, image, now_us=time.time_ns() // 1000)
-    changes, problems = client.apply(dry_run=False)
+    changes, problems = apply_all(quiet=arguments.style.json)
     if arguments.style.json:
         record = {"appliance": name, "image": str(image.digest), "aside": aside}
         print_json({**record, "changes": changes, "problems": problems}, arguments.style)

@@ -81,7 +81,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _note(appliance: client.ApplianceStatus) -> str:
     notes = [appliance.reason] if appliance.reason else []
     if appliance.restart_pending:
-        notes.append("restart pending")
+        notes.append("apply pending")
     return "; ".join(notes)
 
 
@@ -111,7 +111,7 @@ def _print_details(appliance: client.ApplianceStatus) -> None:
         "Core": str(appliance.core),
         "Restarts": str(appliance.restarts),
         **(
-            {"Pending": "it runs on older settings; its next start brings the new ones"}
+            {"Pending": "it runs with an older configuration; `appliancectl apply` brings the new one"}
             if appliance.restart_pending
             else {}
         ),

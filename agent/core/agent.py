@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from agent.core.data import DataKeeper
 from agent.core.operations import Operation, Operations
@@ -14,6 +14,7 @@ from agent.core.swap_steps import Request
 from agent.core.updates import Updates
 from agent.core.watch import Watch
 from agent.model.errors import ApplianceError, ConfigurationError
+from agent.model.generation import Generation
 from agent.model.health import HealthState, UnitStatus
 from agent.model.image import ImageReference
 from agent.model.swap import ApplianceState
@@ -54,6 +55,7 @@ class Agent:
         self._swapper = swapper
         self._updates = updates
         self._on_applied = on_applied
+        self._due: Mapping[str, Generation] = {}
         self.operations = operations
         self.data = data
 
@@ -70,19 +72,38 @@ class Agent:
             restart_pending=self._reconciler.restart_pending(name),
         )
 
-    async def check(self) -> Outcome:
+    async def check(self, *, retry: bool = False) -> Outcome:
         """What `apply` would do."""
-        return await self._reconciler.check()
+        return await self._reconciler.check(retry=retry)
 
-    async def apply(self) -> Outcome:
-        """Make the host as configured, and start guests anew where that takes a new start."""
-        return await self._apply(restart=True)
+    async def apply(self, *, retry: bool = False) -> tuple[Outcome, list[Operation]]:
+        """Make the host as configured, and start guests anew where that takes a new start; with `retry`,
+        also as it failed before.
+
+        Configurations that a guest would notice are put on trial: the operations that do so.
+        """
+        await self._swapper.hurry()
+        outcome = await self._apply(restart=True, retry=retry)
+        operations, problems = await self._begin_trials(outcome.trials)
+        return replace(outcome, problems=(*outcome.problems, *problems)), operations
+
+    async def _begin_trials(self, trials: Mapping[str, Generation]) -> tuple[list[Operation], list[str]]:
+        """Put configurations on trial; the operations, and why others were not begun."""
+        operations, problems = [], []
+        for name, generation in trials.items():
+            try:
+                operations.append(await self._swapper.configure(name, generation))
+            except ApplianceError as error:
+                problems.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
+        self._report_problems(problems)
+        return operations, problems
 
     async def start(self) -> None:
         """Take over a host as it is found: no guest starts anew, and no error keeps the agent from watching.
 
         Where the configuration was broken since it was last applied, that one counts until it is mended.
         """
+        await self._reconciler.tidy()
         await self._swapper.settle()
         await self.data.settle()
         try:
@@ -92,10 +113,11 @@ class Agent:
 
     async def _apply_what_is_valid(self) -> None:
         try:
-            await self._apply(restart=False)
+            outcome = await self._apply(restart=False)
         except ConfigurationError:
             _log.warning("The last valid configuration stays in force.")
-            await self._apply(restart=False, kept=True)
+            outcome = await self._apply(restart=False, kept=True)
+        self._due = outcome.trials
 
     async def resume(self) -> None:
         """Start anew the guests that lost their tap while no agent ran, and then take up swaps and
@@ -103,6 +125,7 @@ class Agent:
         await self._reconciler.reconnect()
         await self._swapper.resume()
         await self.data.resume()
+        await self._begin_trials(self._due)
 
     async def swap(self, name: str, reference: ImageReference | None, request: Request) -> Operation:
         """Begin to replace an appliance's image; see Swapper.swap."""
@@ -139,9 +162,9 @@ class Agent:
         except ApplianceError as error:
             _log.error("The network could not be restored: %s", error)
 
-    async def _apply(self, *, restart: bool, kept: bool = False) -> Outcome:
+    async def _apply(self, *, restart: bool, retry: bool = False, kept: bool = False) -> Outcome:
         try:
-            outcome = await self._reconciler.apply(restart=restart, kept=kept)
+            outcome = await self._reconciler.apply(restart=restart, retry=retry, kept=kept)
         except ConfigurationError as error:
             log_event(Event.REFUSED, f"Configuration refused, nothing was changed:\n{error}")
             raise
@@ -149,7 +172,10 @@ class Agent:
             self._on_applied()
         if outcome.changes:
             log_event(Event.APPLIED, f"Configuration applied, {len(outcome.changes)} changes.")
-        for problem in outcome.problems:
+        self._report_problems(outcome.problems)
+        return outcome
+
+    def _report_problems(self, problems: Iterable[str]) -> None:
+        for problem in problems:
             name, _, reason = problem.partition(": ")
             log_event(Event.REFUSED, f"Appliance {name}: {reason}", appliance=name, reason=reason)
-        return outcome

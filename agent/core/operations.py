@@ -46,6 +46,7 @@ class Operation:
     state: OperationState = OperationState.RUNNING
     ended_at_us: int = 0
     _cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    _hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def cancel_requested(self) -> bool:
@@ -59,6 +60,14 @@ class Operation:
     async def cancelled(self) -> None:
         """Until somebody asks for an end."""
         await self._cancel.wait()
+
+    def request_hurry(self) -> None:
+        """Ask the work not to watch any longer than it must."""
+        self._hurry.set()
+
+    async def hurried(self) -> None:
+        """Until somebody asks for that."""
+        await self._hurry.wait()
 
 
 Work = Callable[[Operation], Awaitable[OperationState]]

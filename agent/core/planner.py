@@ -6,21 +6,32 @@ Blocking; agent.core.reconcile calls it in its thread, and brings the plan about
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import PurePath
 
 from agent.config.tree import ConfigurationFiles, read_tree
-from agent.core.world import Files, Images, StateKeeper
+from agent.core.world import Files, GenerationKeeper, Images, StateKeeper
 from agent.model.appliance import Appliance
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, ConfigurationError, Finding, HostError, ImageError
+from agent.model.generation import Generation
 from agent.model.host import HostFacts
 from agent.model.image import Image
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan, plan_check
-from agent.plan.host import AppliancePlan, GuestInputs, HostPlan, plan_appliance, plan_host, with_room
+from agent.plan.generations import Course, course_of
+from agent.plan.host import (
+    AppliancePlan,
+    GuestInputs,
+    HostPlan,
+    plan_appliance,
+    plan_host,
+    plan_one,
+    with_room,
+)
 from agent.plan.swap import why_unreadable
 
 _log = logging.getLogger(__name__)
@@ -34,15 +45,40 @@ class Gathered:
     configuration: Configuration
     contents: Mapping[str, Mapping[str, bytes]]
 
+    def generation(self, name: str) -> Generation:
+        """What is written for one appliance."""
+        return Generation(self.files.appliances[self._path(name)], self.contents[name])
+
+    def with_generations(self, generations: Mapping[str, Generation]) -> Gathered:
+        """With other configurations of these; ConfigurationError where they do not go together."""
+        if not generations:
+            return self
+        settings = {self._path(name): generation.settings for name, generation in generations.items()}
+        files = replace(self.files, appliances={**self.files.appliances, **settings})
+        contents = {name: generation.files for name, generation in generations.items()}
+        return Gathered(files, read_tree(files), {**self.contents, **contents})
+
+    def _path(self, name: str) -> str:
+        return next(path for path in self.files.appliances if PurePath(path).stem == name)
+
 
 class Planner:
     """Makes plans; changes nothing but what is kept of them."""
 
-    def __init__(self, *, facts: HostFacts, files: Files, images: Images, states: StateKeeper) -> None:
+    def __init__(
+        self,
+        *,
+        facts: HostFacts,
+        files: Files,
+        images: Images,
+        states: StateKeeper,
+        generations: GenerationKeeper,
+    ) -> None:
         self._facts = facts
         self._files = files
         self._images = images
         self._states = states
+        self._generations = generations
 
     def gather(self, *, kept: bool = False) -> Gathered:
         """The configuration; with `kept`, as it was when it was last found valid. ConfigurationError where
@@ -60,10 +96,7 @@ class Planner:
     def plan(self, gathered: Gathered, previous: Assignments) -> tuple[HostPlan, tuple[str, ...]]:
         """The plan, and what appliances ask for in vain."""
         problems: list[str] = []
-        inputs = {
-            name: self._inputs(appliance, gathered.contents[name], problems)
-            for name, appliance in gathered.configuration.appliances.items()
-        }
+        inputs = {name: self._inputs(gathered, name, problems) for name in gathered.configuration.appliances}
         plan = plan_host(
             gathered.configuration,
             inputs,
@@ -71,8 +104,65 @@ class Planner:
             previous=previous,
             runtime_digest=self._files.runtime_digest,
         )
-        self._check_volumes(plan)
         return plan, tuple(problems)
+
+    def in_force(self, name: str, *, but: str) -> Generation | None:
+        """The configuration that an appliance has; None where nothing is known of one, or it is `but`."""
+        try:
+            generation = self._states.read(name).generation
+            return self._generations.read(name, generation) if generation not in {"", but} else None
+        except ApplianceError as error:
+            _log.warning("%s: %s", name, error)
+            return None
+
+    def course_of(
+        self,
+        name: str,
+        old: AppliancePlan | None,
+        new: AppliancePlan,
+        *,
+        running: bool,
+        applying: bool,
+        retry: bool,
+    ) -> Course:
+        """What to do with what is written for an appliance; see agent.plan.generations."""
+        state, _lost = self._state(name)
+        return course_of(state, old, new, running=running, applying=applying, retry=retry)
+
+    def why_held(self, courses: Mapping[str, Course]) -> Iterator[str]:
+        """Why configurations are not in force that were tried before."""
+        for name, course in courses.items():
+            state, _lost = self._state(name)
+            if course is Course.HOLD and state.held:
+                yield (
+                    f"{name}: its configuration is not in force: {state.held.reason} "
+                    "(`appliancectl apply --retry` tries it again)"
+                )
+
+    def plan_generation(
+        self, gathered: Gathered, name: str, generation: Generation, previous: Assignments
+    ) -> AppliancePlan:
+        """The plan of an appliance as it would be with another configuration, among what the others have.
+
+        ConfigurationError where that does not go together.
+        """
+        mixed = gathered.with_generations({name: generation})
+        return plan_one(
+            mixed.configuration,
+            name,
+            self._inputs(mixed, name, []),
+            host=self._facts,
+            previous=previous,
+            runtime_digest=self._files.runtime_digest,
+        )
+
+    def read_generation(self, name: str, generation: str) -> Generation:
+        """One that was kept; HostError where it was not."""
+        return self._generations.read(name, generation)
+
+    def keep_generation(self, name: str, generation: Generation) -> None:
+        """Keep one; HostError where there is no space."""
+        self._generations.write(name, generation)
 
     def with_image(self, plan: AppliancePlan, image: Image) -> AppliancePlan:
         """The plan of an appliance as it would be with another image."""
@@ -102,17 +192,22 @@ class Planner:
         """Keep a configuration that was found valid."""
         keep_quietly(partial(self._files.keep_configuration, gathered.files, gathered.contents))
 
-    def keep_state(self, name: str, plan: AppliancePlan) -> None:
+    def keep_state(self, name: str, plan: AppliancePlan, generation: Generation) -> None:
         """Keep what follows from a plan that was brought about, for an appliance of which no swap is under
         way.
 
         A state whose file cannot be read was a problem already, and is left as it is.
         """
-        keep_quietly(partial(self._keep_state, name, plan))
+        keep_quietly(partial(self._keep_state, name, plan, generation))
 
-    def _keep_state(self, name: str, plan: AppliancePlan) -> None:
+    def _keep_state(self, name: str, plan: AppliancePlan, generation: Generation) -> None:
         """A choice counts until `image:` changes; whoever uses the data volume writes its own format."""
         state = after = self._states.read(name)
+        if state.generation != generation.id:
+            self._generations.write(name, generation)
+            after = replace(after, generation=generation.id, held=None)
+            former = (entry.old_generation for entry in state.history)
+            self._generations.remove(name, but={generation.id, *former})
         if state.wanted != str(plan.appliance.image):
             after = replace(after, image=None, wanted="")
         if plan.data_bytes and plan.can_start and plan.image and plan.image.manifest.data:
@@ -130,9 +225,8 @@ class Planner:
         if state.failure:
             self._states.write(name, replace(state, failure=""))
 
-    def _inputs(
-        self, appliance: Appliance, configuration: Mapping[str, bytes], problems: list[str]
-    ) -> GuestInputs:
+    def _inputs(self, gathered: Gathered, name: str, problems: list[str]) -> GuestInputs:
+        appliance = gathered.configuration.appliances[name]
         state, lost = self._state(appliance.name)
         image, missing = self._find_image(appliance, state)
         unfit = self._files.why_unfit(appliance.kernel) or lost or state.failure
@@ -142,9 +236,10 @@ class Planner:
         return GuestInputs(
             image=image,
             refusal=unfit or ("" if image else missing),
-            configuration=configuration,
+            configuration=gathered.contents[name],
             local_time=self._local_time(appliance),
             data_volume=self._files.data_volume(appliance.name),
+            generation=gathered.generation(name).id,
         )
 
     def _state(self, appliance: str) -> tuple[ApplianceState, str]:
@@ -195,7 +290,8 @@ class Planner:
                 there = ", ".join(map(str, self._facts.cores))
                 raise _refused("agent", f"cores: this host has no core {core}; it has {there}")
 
-    def _check_volumes(self, plan: HostPlan) -> None:
+    def check_volumes(self, plan: HostPlan) -> None:
+        """ConfigurationError where a data volume would have to shrink."""
         for name, appliance in plan.appliances.items():
             if appliance.appliance.data_bytes and self._files.would_shrink(appliance):
                 raise _refused(

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from agent.core.planner import Planner, keep_quietly
+from agent.core.aim import Aim, Now, make_aim
+from agent.core.planner import Gathered, Planner, keep_quietly
 from agent.core.watch import Watch
 from agent.core.world import Files, Links, Units
 from agent.model.change import Change, Effect
 from agent.model.errors import ApplianceError, Problem
+from agent.model.generation import Generation
 from agent.model.network import Tap
+from agent.plan.generations import Course, can_reload
 from agent.plan.host import AppliancePlan, HostPlan
 from agent.util.journal import Event, log_event
 
@@ -30,14 +33,19 @@ _log = logging.getLogger(__name__)
 _NO_USER = -1
 LONG_THREADS = 4
 _STOP, _GROW, _RESTART = "stop", "grow its data volume", "restart"
+_RELOAD, _START_WITH = "reload its configuration", "restart with its new configuration"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did, or would do; `problems` are appliances that cannot run, each with its reason."""
+    """What a run did, or would do; `problems` are appliances that cannot run, each with its reason.
+
+    `trials` are the configurations that are to be put on trial now, by appliance.
+    """
 
     changes: tuple[str, ...]
     problems: tuple[str, ...]
+    trials: Mapping[str, Generation] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -62,6 +70,8 @@ class Reconciler:
         self._lock = asyncio.Lock()
         self._cut_off: list[str] = []
         self._known_failures: set[str] = set()
+        self._waiting: set[str] = set()
+        self._gathered: Gathered | None = None
         # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a
         # disk.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="host")
@@ -74,10 +84,12 @@ class Reconciler:
         self._executor.shutdown()
         self._long.shutdown()
 
-    async def check(self) -> Outcome:
+    async def check(self, *, retry: bool = False) -> Outcome:
         """What `apply` would do."""
         async with self._lock:
-            plan, problems = await self.run(self._make_plan)
+            running = await self._running()
+            aim = await self.run(partial(self._aim, running, applying=True, retry=retry))
+            plan = aim.plan
             users = await self.run(lambda: self._files.plan_users(plan.appliances))
             changes = await self.run(lambda: self._plan_changes(plan))
             growing = await self._to_grow(plan)
@@ -90,19 +102,26 @@ class Reconciler:
                     f"{name}: {_RESTART}"
                     for name in await self._to_restart(plan, changes, but=growing, pending=True)
                 ),
+                *(f"{name}: {self._way_of(name, aim)}" for name in aim.trials),
             )
-            return Outcome(told, problems)
+            return Outcome(told, aim.problems, aim.trials)
 
-    async def apply(self, *, restart: bool, kept: bool = False) -> Outcome:
+    async def apply(self, *, restart: bool, retry: bool = False, kept: bool = False) -> Outcome:
         """Make the host as configured; with `kept`, as it was configured when that was last found valid.
 
         Without `restart`, running guests keep what they were started with; `reconnect` is for those that
-        lost their tap.
+        lost their tap. With `retry`, configurations count again that failed before.
         """
         async with self._lock:
-            make = partial(self._make_plan, kept=kept, keep=not kept, anew=restart)
-            plan, problems = await self.run(make)
+            running = await self._running()
+            make = partial(self._aim, running, applying=restart, anew=restart, retry=retry, kept=kept)
+            aim = await self.run(make)
+            plan = aim.plan
+            if not kept:
+                await self.run(partial(self._planner.keep_configuration, aim.written))
             # From here on this is the plan even if a step fails: the next run takes up where this one ended.
+            self._gathered = aim.gathered
+            self._waiting = {name for name, course in aim.courses.items() if course is Course.WAIT}
             await self._follow(plan)
             users, no_users = await self._carry_out(
                 await self.run(lambda: self._files.plan_users(plan.appliances))
@@ -110,7 +129,7 @@ class Reconciler:
             stopped, failed_stops = await self._each(await self._to_stop(plan), self._units.stop, _STOP)
             changes = await self.run(lambda: self._plan_changes(plan))
             done, not_done = await self._carry_out(changes)
-            await self.run(partial(self._keep, plan))
+            await self.run(partial(self._keep, aim))
             # Not while the agent starts: checking and growing a file system may take longer than that may.
             growing = await self._to_grow(plan) if restart else []
             grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
@@ -119,7 +138,12 @@ class Reconciler:
                 self._cut_off, restarts = restarts, []
             restarted, not_restarted = await self._each(restarts, self._units.restart, _RESTART)
             failures = (*no_users, *failed_stops, *not_done, *failed, *not_restarted)
-            return Outcome((*users, *stopped, *done, *grown, *restarted), (*problems, *failures))
+            changed = (*users, *stopped, *done, *grown, *restarted)
+            return Outcome(changed, (*aim.problems, *failures), aim.trials)
+
+    async def tidy(self) -> None:
+        """Remove what writes left that a crash has interrupted; before anything is written."""
+        await self.run(self._files.remove_strays)
 
     async def reconnect(self) -> None:
         """Start anew what a run without `restart` found cut off.
@@ -152,10 +176,15 @@ class Reconciler:
             _log.warning("%s", problem)
 
     def restart_pending(self, appliance: str) -> bool:
+        """Whether a running guest has not what its administrator's files say, as far as that is known."""
+        return self.is_outdated(appliance) or appliance in self._waiting
+
+    def is_outdated(self, appliance: str) -> bool:
         """Whether a running guest was started with an older plan than it has now."""
         status = self._watch.status(appliance)
         running = status.active_state in _RUNNING and status.started_at_us > 0
-        return running and self._files.planned_at_us(appliance) > status.started_at_us
+        taken_at_us = max(status.started_at_us, self._files.reloaded_at_us(appliance))
+        return running and self._files.planned_at_us(appliance) > taken_at_us
 
     # --- one appliance, for swaps
 
@@ -178,11 +207,32 @@ class Reconciler:
         """
         await self._carry_out_all(await self.run(lambda: self._files.plan_staging(plan)))
 
-    async def put(self, plan: AppliancePlan) -> None:
-        """Make this the plan of an appliance, for its next start."""
+    async def plan_with(self, appliance: str, generation: Generation) -> AppliancePlan:
+        """What it would be with another configuration; ApplianceError where that does not go together with
+        what the others have."""
+        gathered, previous = self._gathered, self.plan.assignments
+        if gathered is None:
+            raise ApplianceError("No configuration was applied yet.", problem=Problem.UNAVAILABLE)
+        plan = partial(self._planner.plan_generation, gathered, appliance, generation, previous)
+        return await self.run(plan)
+
+    async def put(self, plan: AppliancePlan, generation: Generation | None = None) -> None:
+        """Make this the plan of an appliance, for its next start, and this its configuration, if it is
+        another."""
         name = plan.appliance.name
-        self.plan = replace(self.plan, appliances={**self.plan.appliances, name: plan})
+        rewired = self.plan.appliances[name].ports != plan.ports
+        assignments = self.plan.assignments.with_appliance(
+            name, {port.network.name: port.addresses for port in plan.ports}, plan.core
+        )
+        appliances = {**self.plan.appliances, name: plan}
+        self.plan = now = replace(self.plan, appliances=appliances, assignments=assignments)
+        if generation and self._gathered:
+            self._gathered = await self.run(partial(self._gathered.with_generations, {name: generation}))
+            self._waiting.discard(name)
         self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
+        if rewired:
+            await self._carry_out_all(await self.run(lambda: self._plan_links(now)))
+            await self.run(partial(self._files.keep_assignments, assignments))
         await self._carry_out_all(await self.run(lambda: self._files.plan(plan)))
 
     async def _carry_out_all(self, changes: Iterable[Change]) -> None:
@@ -200,49 +250,17 @@ class Reconciler:
 
     # --- planning, in the thread
 
-    def _make_plan(
-        self, *, kept: bool = False, keep: bool = False, anew: bool = False
-    ) -> tuple[HostPlan, tuple[str, ...]]:
-        """The plan, and what appliances ask for in vain; ConfigurationError where it is invalid.
+    def _aim(self, running: Collection[str], **how: bool) -> Aim:
+        """See agent.core.aim."""
+        now = Now(self.plan, self._gathered, frozenset(self._busy()), running)
+        return make_aim(self._planner, now, **how)
 
-        With `kept`, of the configuration that was last applied; with `keep`, this one is kept as such.
-        With `anew`, appliances may start again that were given up.
-        """
-        gathered = self._planner.gather(kept=kept)
-        if anew:
-            self._planner.clear_failures(gathered)
-        plan, problems = self._spare_busy(*self._planner.plan(gathered, self.plan.assignments))
-        if keep:
-            self._planner.keep_configuration(gathered)
-        return plan, problems
-
-    def _spare_busy(self, plan: HostPlan, problems: tuple[str, ...]) -> tuple[HostPlan, tuple[str, ...]]:
-        """Leave appliances as they are of which an operation is under way."""
-        busy = {name: self.plan.appliances[name] for name in self._busy() if name in self.plan.appliances}
-        if not busy:
-            return plan, problems
-        if removed := sorted(busy.keys() - plan.appliances.keys()):
-            # Its addresses would be free for others while it still has them.
-            raise ApplianceError(
-                f"An operation is under way on {', '.join(removed)}, which the configuration no longer has.",
-                problem=Problem.BUSY,
-                remedy="Apply once more when it has ended.",
-            )
-        later = [
-            f"{name}: an operation is under way; apply once more when it has ended"
-            for name in sorted(busy)
-            if plan.appliances.get(name) != busy[name]
-        ]
-        told = (problem for problem in problems if problem.partition(": ")[0] not in busy)
-        appliances = dict(sorted({**plan.appliances, **busy}.items()))
-        return replace(plan, appliances=appliances), (*told, *later)
-
-    def _keep(self, plan: HostPlan) -> None:
-        keep_quietly(partial(self._files.keep_assignments, plan.assignments))
+    def _keep(self, aim: Aim) -> None:
+        keep_quietly(partial(self._files.keep_assignments, aim.plan.assignments))
         busy = self._busy()
-        for name, appliance in plan.appliances.items():
+        for name, appliance in aim.plan.appliances.items():
             if name not in busy:
-                self._planner.keep_state(name, appliance)
+                self._planner.keep_state(name, appliance, aim.gathered.generation(name))
 
     def _plan_changes(self, plan: HostPlan) -> list[Change]:
         changes = []
@@ -306,6 +324,16 @@ class Reconciler:
                 failed.append(f"{name}: {what} failed: {error}")
         return done, failed
 
+    async def _running(self) -> set[str]:
+        """Appliances with a guest, or about to have one."""
+        loaded = await self._units.loaded_appliances()
+        return {name for name, state in loaded.items() if state in _RUNNING}
+
+    def _way_of(self, name: str, aim: Aim) -> str:
+        """How a configuration would be put on trial."""
+        old, new = self.plan.appliances[name], aim.target.appliances[name]
+        return _RELOAD if can_reload(old, new) else _START_WITH
+
     async def _to_stop(self, plan: HostPlan) -> list[str]:
         """Running appliances that are configured no more."""
         loaded = await self._units.loaded_appliances()
@@ -350,7 +378,7 @@ class Reconciler:
             and appliance.can_start
             and name not in but
             and name not in busy
-            and (name in concerned or (pending and self.restart_pending(name)))
+            and (name in concerned or (pending and self.is_outdated(name)))
         )
 
     async def _to_grow(self, plan: HostPlan) -> list[str]:

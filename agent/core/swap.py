@@ -1,5 +1,5 @@
-"""Swaps: keeps the state machine of agent.plan.swap on disk, has agent.core.swap_steps take its steps, and
-takes up after a crash what was under way.
+"""Swaps of images and configurations: keeps the state machine of agent.plan.swap on disk, has
+agent.core.swap_steps take its steps, and takes up after a crash what was under way.
 """
 
 from __future__ import annotations
@@ -10,25 +10,23 @@ from functools import partial
 
 from agent.core.operations import Operation, Operations, OperationState, now_us
 from agent.core.reconcile import Reconciler
+from agent.core.swap_report import phrase, report, sentence
 from agent.core.swap_steps import CANCELLED, Job, Request, Steps, SwapError
 from agent.core.watch import Watch
-from agent.core.world import Files, Images, StateKeeper, Units, Volumes
+from agent.core.world import Files, GenerationKeeper, Images, StateKeeper, Units, Volumes
 from agent.model.errors import ApplianceError, HostError, ImageError, Problem
+from agent.model.generation import Generation
 from agent.model.image import Image, ImageReference
 from agent.model.names import check_instance_of
 from agent.model.swap import ApplianceState, HistoryEntry, ImageTitle, Phase, Result, Swap
 from agent.plan.host import AppliancePlan
 from agent.plan.swap import Step, advance, begin, reads_back
-from agent.util.journal import Event, log_event
 
 _log = logging.getLogger(__name__)
 
-_EVENTS = {
-    Result.COMMITTED: Event.SWAP_COMMITTED,
-    Result.REFUSED: Event.SWAP_REFUSED,
-    Result.ROLLED_BACK: Event.SWAP_ROLLED_BACK,
-    Result.FAILED: Event.SWAP_FAILED,
-}
+RECONFIGURATION = "reconfiguration"
+"""What operations are called that put a configuration on trial."""
+
 _INTERRUPTED = "the agent was interrupted"
 _MUST_BE_KEPT = {Step.PREPARED, Step.SWITCHED}
 """Before the new image writes anything, the disk has to know of it; later a full disk must not keep an
@@ -50,6 +48,7 @@ class Swapper:
         images: Images,
         states: StateKeeper,
         volumes: Volumes,
+        generations: GenerationKeeper,
     ) -> None:
         self._steps = steps
         self._reconciler = reconciler
@@ -60,6 +59,7 @@ class Swapper:
         self._images = images
         self._states = states
         self._volumes = volumes
+        self._generations = generations
         self._run = reconciler.run
 
     # --- beginning
@@ -71,15 +71,21 @@ class Swapper:
         ApplianceError where there is no such appliance or image, it runs that image, or an operation is
         under way.
         """
-        plan = self._reconciler.plan_of(name)
-        image = await self._run(partial(self._images.resolve, reference or plan.appliance.image))
-        return await self._begin(name, image, request)
+        old = self._reconciler.plan_of(name)
+        image = await self._run(partial(self._images.resolve, reference or old.appliance.image))
+        return await self._begin_with(old, await self._steps.with_image(old, title_of(image)), request)
+
+    async def configure(self, name: str, generation: Generation) -> Operation:
+        """Begin to put a configuration on trial; ApplianceError as above."""
+        old = self._reconciler.plan_of(name)
+        new = await self._reconciler.plan_with(name, generation)
+        return await self._begin_with(old, new, Request(kind=RECONFIGURATION, accept=True), generation)
 
     async def rollback(self, name: str, *, with_data: bool) -> Operation:
         """Begin to go back to the image before the last swap; `with_data` also to the data volume of
         then."""
-        plan = self._reconciler.plan_of(name)
-        entry = _last_committed(await self._read(name), plan.image)
+        old = self._reconciler.plan_of(name)
+        entry = _last_committed(await self._read(name), old)
         if entry is None:
             raise ApplianceError(f"{name}: there is no swap to go back from.", problem=Problem.NOT_FOUND)
         if with_data and not entry.snapshot:
@@ -92,17 +98,26 @@ class Swapper:
             raise ApplianceError(
                 f"{name}: the snapshot {entry.snapshot} is gone.", problem=Problem.NOT_FOUND
             )
-        image = await self._run(partial(self._images.get, entry.old.digest))
         restore = entry.snapshot if with_data else ""
-        return await self._begin(name, image, Request(kind="rollback", accept=True, restore=restore))
+        request = Request(kind="rollback", accept=True, back=True, restore=restore)
+        generation = await self._steps.generation(name, entry.old_generation)
+        new = await self._reconciler.plan_with(name, generation) if generation else old
+        return await self._begin_with(old, await self._steps.with_image(new, entry.old), request, generation)
 
-    async def _begin(self, name: str, image: Image, request: Request) -> Operation:
-        old = self._reconciler.plan_of(name)
+    async def _begin_with(
+        self, old: AppliancePlan, new: AppliancePlan, request: Request, generation: Generation | None = None
+    ) -> Operation:
+        """Begin to go from one plan to another; `generation` is the new one's configuration, if it has one
+        of its own."""
+        name = old.appliance.name
         state = await self._read(name)
         _check_free(name, state)
         if old.image is None or not old.can_start:
             raise ApplianceError(f"{name} has no image that could start.", problem=Problem.NOT_SUPPORTED)
-        if old.image.digest == image.digest:
+        if new.image is None:
+            raise ApplianceError(f"{name}: {new.inputs.refusal}.", problem=Problem.NOT_FOUND)
+        image = new.image
+        if old.image.digest == image.digest and old.inputs.generation == new.inputs.generation:
             raise ImageError(f"{name} has {image.manifest.title} already.", problem=Problem.ALREADY_EXISTS)
         if request.automatic and (bad := state.quarantined(image.digest)):
             raise ImageError(
@@ -113,16 +128,19 @@ class Swapper:
             phase=Phase.PREPARE,
             old=title_of(old.image),
             new=title_of(image),
-            wanted=str(old.appliance.image),
+            old_generation=old.inputs.generation,
+            new_generation=new.inputs.generation,
+            old_wanted=_wanted(old, state),
+            new_wanted=_wanted(new, state) if request.kind == RECONFIGURATION else str(new.appliance.image),
             running=self._watch.status(name).is_running,
-            soak_s=old.appliance.update.soak_s,
+            soak_s=new.appliance.update.soak_s,
             started_at_us=now_us(),
             automatic=request.automatic,
+            back=request.back,
             restore=request.restore,
             old_format=state.data_format,
             to_old_data=bool(request.restore) or not reads_back(old.image.manifest, image.manifest),
         )
-        new = await self._steps.plan_with(old, title_of(image))
 
         async def work(operation: Operation) -> OperationState:
             # Nobody else writes the state from here on; until now, somebody may have.
@@ -130,6 +148,8 @@ class Swapper:
             _check_free(name, latest)
             begun = replace(swap, number=latest.swaps + 1, old_format=latest.data_format)
             job = Job(name, operation, begin(latest, begun), old, new, accept=request.accept)
+            if generation:
+                await self._steps.keep_generation(name, generation)
             await self._persist(name, job.state)
             return await self._carry_through(job)
 
@@ -141,7 +161,7 @@ class Swapper:
         An operation of its own: neither a swap nor another check may come across it.
         """
         old, state = self._reconciler.plan_of(name), await self._read(name)
-        new = await self._steps.plan_with(old, title_of(image))
+        new = await self._steps.with_image(old, title_of(image))
         errors: list[ApplianceError] = []
 
         async def work(operation: Operation) -> OperationState:
@@ -179,6 +199,14 @@ class Swapper:
         await self._run(partial(self._states.write, name, replace(state, quarantine=kept)))
         return len(state.quarantine) - len(kept)
 
+    async def hurry(self) -> None:
+        """Let configurations that are only watched any more count from now on, so that they can be followed
+        by others."""
+        for operation in self._operations.all():
+            if operation.kind == RECONFIGURATION and operation.phase == Phase.SOAK:
+                operation.request_hurry()
+                await self._operations.finished(operation)
+
     # --- after a crash
 
     async def settle(self) -> None:
@@ -209,7 +237,7 @@ class Swapper:
             state = replace(state, data_format=swap.old_format)
         await self._persist(name, state)
         if state.swap is None:
-            self._report(name, state.history[-1])
+            report(name, state.history[-1])
 
     async def _settled(self, name: str) -> ApplianceState:
         """As a swap is taken up: what had not switched goes back, what was watched is tried from the start.
@@ -245,17 +273,20 @@ class Swapper:
                 _log.error("%s: the swap cannot be taken up: %s", name, error)
 
     async def _resume(self, name: str) -> None:
-        state, plan = await self._settled(name), self._reconciler.plan_of(name)
-        if state.swap is None:
+        state = await self._settled(name)
+        swap = state.swap
+        if swap is None:
+            plan = self._reconciler.plan_of(name)
             await self._tidy(name, plan, state)
+            await self._forget_generations(name, plan, state)
             return
-        old = await self._steps.plan_with(plan, state.swap.old)
-        new = await self._steps.plan_with(plan, state.swap.new)
+        old = await self._steps.plan_of(name, swap.old, swap.old_generation)
+        new = await self._steps.plan_of(name, swap.new, swap.new_generation)
 
         async def work(operation: Operation) -> OperationState:
             return await self._carry_through(Job(name, operation, state, old, new))
 
-        self._operations.begin("swap", name, work)
+        self._operations.begin("swap" if swap.changes_image else RECONFIGURATION, name, work)
 
     # --- the machine
 
@@ -272,15 +303,14 @@ class Swapper:
             return OperationState.CANCELLED
         entry = job.state.history[-1]
         await self._end(job, entry)
-        job.operation.message = _sentence(entry)
+        job.operation.message = sentence(entry)
         if entry.result is Result.COMMITTED:
             return OperationState.SUCCEEDED
         return OperationState.CANCELLED if entry.reason == CANCELLED else OperationState.FAILED
 
     async def _take_steps(self, job: Job) -> None:
         while (swap := job.state.swap) is not None:
-            phrase = _PHRASES[swap.phase].format(swap=swap)
-            self._operations.progress(job.operation, str(swap.phase), phrase)
+            self._operations.progress(job.operation, str(swap.phase), phrase(swap))
             try:
                 await self._take_step(job)
             except (ApplianceError, OSError) as error:
@@ -319,7 +349,7 @@ class Swapper:
         await self._persist(job.name, job.state, ignoring=True)
 
     async def _end(self, job: Job, entry: HistoryEntry) -> None:
-        self._report(job.name, entry)
+        report(job.name, entry)
         if entry.result is Result.FAILED:
             await self._steps.give_up(job, entry)
         try:
@@ -327,12 +357,21 @@ class Swapper:
         except (ApplianceError, OSError) as error:
             _log.error("%s: %s, ignoring", job.name, error)
         # There may have been no space to say how it ended, before what it left was removed.
-        await self._persist(job.name, job.state, ignoring=True)
+        if await self._persist(job.name, job.state, ignoring=True):
+            await self._forget_generations(job.name, job.old, job.state)
+
+    async def _forget_generations(self, name: str, plan: AppliancePlan, state: ApplianceState) -> None:
+        """Keep the configurations that one may go back to; `state` is what the disk has."""
+        former = {entry.old_generation for entry in _lasting(state, plan)}
+        forget = partial(self._generations.remove, name, but={state.generation, *former})
+        try:
+            await self._run(forget)
+        except OSError as error:
+            _log.warning("%s: %s, ignoring", name, error)
 
     async def _tidy(self, name: str, plan: AppliancePlan, state: ApplianceState) -> None:
         """Keep the images and snapshots that one may go back to, and nothing else."""
-        lasting = [entry for entry in state.history if entry.result in {Result.COMMITTED, Result.FAILED}]
-        kept = lasting[-plan.appliance.update.keep :]
+        kept = _lasting(state, plan)
         failed = [entry for entry in kept if entry.result is Result.FAILED]
         previous = [*(entry.new.digest for entry in failed), *(entry.old.digest for entry in reversed(kept))]
 
@@ -347,38 +386,17 @@ class Swapper:
     async def _read(self, name: str) -> ApplianceState:
         return await self._run(partial(self._states.read, name))
 
-    async def _persist(self, name: str, state: ApplianceState, *, ignoring: bool = False) -> None:
-        """Keep a state on disk; with `ignoring`, go on even where there is no space for it."""
+    async def _persist(self, name: str, state: ApplianceState, *, ignoring: bool = False) -> bool:
+        """Keep a state on disk; with `ignoring`, go on even where there is no space for it. Whether the disk
+        has it."""
         try:
             await self._run(partial(self._states.write, name, state))
         except (ApplianceError, OSError) as error:
             if not ignoring:
                 raise
             _log.error("%s: %s, ignoring", name, error)
-
-    def _report(self, name: str, entry: HistoryEntry) -> None:
-        log_event(
-            _EVENTS[entry.result],
-            f"Appliance {name}: {_sentence(entry)}",
-            appliance=name,
-            image=entry.new.reference,
-            image_digest=str(entry.new.digest),
-            old_image=entry.old.reference,
-            old_image_digest=str(entry.old.digest),
-            operation=str(entry.number),
-            result=str(entry.result),
-            reason=entry.reason,
-            downtime_msec=str(round(entry.downtime_ms)) if entry.downtime_ms else "",
-        )
-
-
-_PHRASES = {
-    Phase.PREPARE: "checking {swap.new.reference}",
-    Phase.SWITCH: "stopping {swap.old.reference}",
-    Phase.TRIAL: "starting {swap.new.reference}",
-    Phase.SOAK: "watching {swap.new.reference} for {swap.soak_s:g} s",
-    Phase.ROLLBACK: "going back to {swap.old.reference}: {swap.reason}",
-}
+            return False
+        return True
 
 
 def _check_free(name: str, state: ApplianceState) -> None:
@@ -396,25 +414,31 @@ def title_of(image: Image) -> ImageTitle:
     return ImageTitle(image.digest, image.manifest.reference)
 
 
+def _wanted(plan: AppliancePlan, state: ApplianceState) -> str:
+    """What `image:` says, as far as that is what the image was chosen by: it is not where the one that is
+    meant is missing."""
+    reference, image = plan.appliance.image, plan.image
+    chosen = image and (state.image, state.wanted) == (image.digest, str(reference))
+    return str(reference) if image and (chosen or image.matches(reference)) else ""
+
+
 def _format_of(plan: AppliancePlan) -> int:
     data = plan.image.manifest.data if plan.image else None
     return data.format if data else 0
 
 
-def _last_committed(state: ApplianceState, image: Image | None) -> HistoryEntry | None:
-    """The swap that led to the image it has."""
+def _lasting(state: ApplianceState, plan: AppliancePlan) -> list[HistoryEntry]:
+    """The swaps that one may go back from."""
+    lasting = [entry for entry in state.history if entry.result in {Result.COMMITTED, Result.FAILED}]
+    return lasting[-plan.appliance.update.keep :]
+
+
+def _last_committed(state: ApplianceState, plan: AppliancePlan) -> HistoryEntry | None:
+    """The swap that led to the image and the configuration it has."""
+    if plan.image is None:
+        return None
+    now = plan.image.digest, plan.inputs.generation
     committed = (entry for entry in reversed(state.history) if entry.result is Result.COMMITTED)
-    return next((entry for entry in committed if image and entry.new.digest == image.digest), None)
-
-
-def _sentence(entry: HistoryEntry) -> str:
-    outage = f"; no answer for {entry.downtime_ms:.0f} ms" if entry.downtime_ms else ""
-    match entry.result:
-        case Result.COMMITTED:
-            return f"swapped from {entry.old.reference} to {entry.new.reference}{outage}."
-        case Result.REFUSED:
-            return f"stays with {entry.old.reference}, {entry.new.reference} was refused: {entry.reason}"
-        case Result.ROLLED_BACK:
-            return f"back to {entry.old.reference}, {entry.new.reference} failed: {entry.reason}"
-        case Result.FAILED:
-            return f"neither {entry.new.reference} nor {entry.old.reference} runs: {entry.reason}"
+    return next(
+        (entry for entry in committed if (entry.new.digest, entry.new_generation or now[1]) == now), None
+    )

@@ -19,13 +19,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from agent.core.health import FROM_OUTSIDE, failure_reason, is_of_the_guest, is_settled
-from agent.core.operations import Operation
+from agent.core.operations import Operation, now_us
 from agent.core.outside import ask_patiently
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
 from agent.core.watch import Watch
-from agent.core.world import Files, Images, Measurement, Outside, Units, Volumes
+from agent.core.world import Console, Files, Images, Measurement, Outside, Units, Volumes
 from agent.model.errors import ApplianceError, ImageError, Problem, UnitError
+from agent.model.generation import Generation
+from agent.model.guest import RELOAD_FAILED
 from agent.model.health import Health, HealthState
 from agent.model.image import Manifest
 from agent.model.swap import (
@@ -38,6 +40,7 @@ from agent.model.swap import (
     Swap,
 )
 from agent.plan.dropin import START_MARGIN_S
+from agent.plan.generations import can_reload
 from agent.plan.host import AppliancePlan
 from agent.plan.launch import render_refusal
 from agent.plan.swap import Step, judge, why_unreadable
@@ -59,12 +62,13 @@ class SwapError(ApplianceError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for. `accept` grants what the new image wants beyond the old one; `restore` names the
-    snapshot that is to become the data volume."""
+    """What was asked for. `accept` grants what the new image wants beyond the old one; `back` says that it
+    is what was before; `restore` names the snapshot that is to become the data volume."""
 
     kind: str = "swap"
     accept: bool = False
     automatic: bool = False
+    back: bool = False
     restore: str = ""
 
 
@@ -104,6 +108,7 @@ class Steps:
         images: Images,
         volumes: Volumes,
         outside: Outside,
+        console: Console,
     ) -> None:
         self._reconciler = reconciler
         self._planner = planner
@@ -113,6 +118,7 @@ class Steps:
         self._images = images
         self._volumes = volumes
         self._outside = outside
+        self._console = console
         self._run = reconciler.run
         self._steps: dict[Phase, Callable[[Job], Awaitable[Step]]] = {
             Phase.PREPARE: self._prepare,
@@ -126,16 +132,43 @@ class Steps:
         """The next step; ApplianceError where it fails."""
         return await self._steps[job.swap.phase](job)
 
-    async def plan_with(self, plan: AppliancePlan, title: ImageTitle) -> AppliancePlan:
+    async def with_image(self, plan: AppliancePlan, title: ImageTitle) -> AppliancePlan:
         """A plan with another image; ImageError where that has left the store."""
         image = await self._run(partial(self._images.get, title.digest))
         return await self._run(partial(self._planner.with_image, plan, image))
+
+    async def plan_of(self, name: str, title: ImageTitle, generation: str) -> AppliancePlan:
+        """What an appliance is with this image and this configuration; ApplianceError where one of them
+        is gone."""
+        plan, kept = self._reconciler.plan_of(name), await self.generation(name, generation)
+        if kept:
+            plan = await self._reconciler.plan_with(name, kept)
+        return await self.with_image(plan, title)
+
+    async def generation(self, name: str, generation: str) -> Generation | None:
+        """A configuration that was kept; None where the appliance has it now, or '' was asked for."""
+        if not generation or self._reconciler.plan_of(name).inputs.generation == generation:
+            return None
+        return await self._run(partial(self._planner.read_generation, name, generation))
+
+    async def keep_generation(self, name: str, generation: Generation) -> None:
+        """Keep one; HostError where there is no space for it."""
+        await self._run(partial(self._planner.keep_generation, name, generation))
+
+    async def _put(self, name: str, plan: AppliancePlan) -> None:
+        await self._reconciler.put(plan, await self.generation(name, plan.inputs.generation))
 
     async def _prepare(self, job: Job) -> Step:
         """Find out what can be known beforehand."""
         await self._run(partial(self._files.link_next, job.name, job.swap.new.digest))
         data_format = job.swap.old_format if not job.swap.restore else 0
-        await self.examine(job.old, job.new, data_format=data_format, accept=job.accept)
+        await self.examine(
+            job.old,
+            job.new,
+            data_format=data_format,
+            accept=job.accept,
+            any_role=job.swap.changes_configuration,
+        )
         snapshot = f"{SWAP_PREFIX}{job.swap.number}" if await self._wants_snapshot(job) else ""
         baseline = await ask_patiently(self._outside, job.old) if job.swap.running else ""
         if baseline:
@@ -151,10 +184,17 @@ class Steps:
         return Step.PREPARED
 
     async def examine(
-        self, old: AppliancePlan, new: AppliancePlan, *, data_format: int, accept: bool
+        self,
+        old: AppliancePlan,
+        new: AppliancePlan,
+        *,
+        data_format: int,
+        accept: bool,
+        any_role: bool = False,
     ) -> None:
         """Find out whether the image of `new` can stand in for that of `old`; ApplianceError where it
-        cannot. `data_format` is what the data volume is written in, 0 for no matter."""
+        cannot. `data_format` is what the data volume is written in, 0 for no matter; `any_role` whether it
+        may do something else."""
         before, after = _manifest(old), _manifest(new)
         if new.image:
             # Hashing reads the image into the page cache, where its first start finds it.
@@ -167,10 +207,12 @@ class Steps:
             data_format=data_format,
             memory_bytes=old.appliance.memory_bytes,
             snapshots=old.appliance.snapshots,
+            any_role=any_role,
         )
         if verdict.refusals:
             raise SwapError(
-                f"{after.title} cannot stand in for {before.title}: {'; '.join(verdict.refusals)}"
+                f"{after.title} cannot stand in for {before.title}: {'; '.join(verdict.refusals)}",
+                blame=True,
             )
         if verdict.requests and not accept:
             wishes = "; ".join(verdict.requests)
@@ -198,7 +240,8 @@ class Steps:
             with contextlib.suppress(OSError):
                 await self._run(partial(self._files.remove_check, new.appliance.name))
         if status.result != "success":
-            raise SwapError(f"its check of the configuration failed: {failure_reason(status)}")
+            reason = failure_reason(status)
+            raise SwapError(f"the image's check of the configuration failed: {reason}", blame=True)
 
     async def _wants_snapshot(self, job: Job) -> bool:
         kind = job.old.appliance.snapshots
@@ -210,19 +253,24 @@ class Steps:
             return False
         if kind is Snapshots.ALWAYS:
             return True
-        if kind is Snapshots.NEVER:
+        if kind is Snapshots.NEVER or not job.swap.changes_image:
             return False
         return job.swap.to_old_data or await self._run(partial(self._volumes.can_share, job.name))
 
     async def _switch(self, job: Job) -> Step:
-        """Stop the old guest and keep its data as they are."""
-        # The configuration may have been applied anew meanwhile.
-        job.old = await self.plan_with(self._reconciler.plan_of(job.name), job.swap.old)
-        job.new = await self.plan_with(job.old, job.swap.new)
+        """Stop the old guest and keep its data as they are. A guest that is only told of its new
+        configuration goes on."""
+        # Those of others may have been applied anew meanwhile.
+        job.old = await self.plan_of(job.name, job.swap.old, job.swap.old_generation)
+        job.new = await self.plan_of(job.name, job.swap.new, job.swap.new_generation)
         await self._reconciler.stage(self._planner.before(job.new, job.old))
-        if job.swap.running:
+        if job.swap.running and job.old.ports == job.new.ports:
             job.measurement = self._outside.measure(job.old)
+        if job.swap.running and can_reload(job.old, job.new):
+            return Step.SWITCHED
         await self._units.stop(job.name)
+        if await self._run(partial(self._files.needs_growth, job.new)):
+            await self._reconciler.run_long(partial(self._files.grow, job.new))
         # A number may come back where somebody has removed the state.
         await self._run(partial(self._volumes.discard, job.name, job.swap.snapshot))
         if job.swap.restore:
@@ -230,15 +278,18 @@ class Steps:
         elif job.swap.snapshot:
             await self._reconciler.run_long(partial(self._volumes.take, job.name, job.swap.snapshot))
         if not job.swap.running:
-            await self._reconciler.put(job.new)
+            await self._put(job.name, job.new)
         return Step.SWITCHED
 
     async def _try(self, job: Job) -> Step:
-        """Start the new image, and ask it."""
-        await self._reconciler.put(job.new)
+        """Have the guest run with what is new, and ask it."""
+        await self._put(job.name, job.new)
         # What it may go back to must not leave the store meanwhile.
         await self._run(partial(self._files.link_next, job.name, job.swap.old.digest))
-        await self._start(job, job.new)
+        if can_reload(job.old, job.new) and await self._is_waiting(job.name):
+            await self._reload(job)
+        else:
+            await self._start(job, job.new)
         if not job.swap.baseline and (why := await ask_patiently(self._outside, job.new)):
             raise SwapError(f"it does not answer from outside: {why}", blame=True)
         await self._measured(job)
@@ -261,7 +312,7 @@ class Steps:
             job.state = replace(job.state, data_format=job.swap.old_format)
         if unreadable := why_unreadable(_manifest(job.old), job.state.data_format):
             raise SwapError(unreadable)
-        await self._reconciler.put(job.old)
+        await self._put(job.name, job.old)
         if job.swap.running:
             await self._units.forget_failure(job.name)
             await self._start_again(job)
@@ -300,10 +351,43 @@ class Steps:
 
     # --- parts of them
 
+    async def _is_waiting(self, name: str) -> bool:
+        """Whether a guest serves that has not taken its configuration yet."""
+        await self._look(name)
+        return self._watch.status(name).active_state == "active" and self._reconciler.is_outdated(name)
+
+    async def _reload(self, job: Job) -> None:
+        """Hand the running guest its new configuration; it says itself whether it took it."""
+        path = await self._run(partial(self._files.write_delivery, job.new))
+        before_us, taken = now_us(), False
+        timeout_s = _manifest(job.new).service.ready_timeout_s + START_MARGIN_S
+
+        def has_ended(_health: HealthState) -> bool:
+            status = self._watch.status(job.name)
+            return status.state_changed_us > before_us and status.active_state != "reloading"
+
+        try:
+            await self._reconciler.run_long(partial(self._console.deliver, job.name, path))
+            async with asyncio.timeout(timeout_s):
+                await self._watch.until(job.name, has_ended)
+            status = self._watch.status(job.name)
+            reason = status.status_text.partition(RELOAD_FAILED)[2]
+            taken = status.active_state == "active" and not reason
+        except TimeoutError:
+            reason = "it did not take its configuration in time"
+        finally:
+            with contextlib.suppress(ApplianceError):
+                await self._reconciler.run_long(partial(self._console.withdraw, job.name))
+            await self._run(partial(self._files.remove_delivery, job.name, taken=taken))
+        if reason:
+            raise SwapError(f"it did not take its configuration: {reason}", blame=True)
+        job.restarts = self._watch.status(job.name).restarts
+        await self._observe(job, is_settled, timeout_s=timeout_s)
+
     async def _start(self, job: Job, plan: AppliancePlan) -> None:
         """Have the guest run by its plan, and healthy."""
         await self._units.forget_failure(job.name)
-        if self._reconciler.restart_pending(job.name):
+        if self._reconciler.is_outdated(job.name):
             await self._units.stop(job.name)
         try:
             await self._units.start(job.name)
@@ -325,14 +409,17 @@ class Steps:
     async def _observe(
         self, job: Job, condition: Callable[[HealthState], bool], *, timeout_s: float
     ) -> None:
-        """Until the time is over or the condition holds; SwapError where the appliance is not well then."""
+        """Until the time is over, somebody intervenes, or the condition holds; SwapError where the
+        appliance is not well then."""
         observed = asyncio.ensure_future(self._watch.until(job.name, condition))
-        cancelled = asyncio.ensure_future(job.operation.cancelled())
+        told = [asyncio.ensure_future(job.operation.cancelled())]
+        if job.swap.phase is Phase.SOAK:
+            told.append(asyncio.ensure_future(job.operation.hurried()))
         try:
-            await asyncio.wait({observed, cancelled}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({observed, *told}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             health = observed.result() if observed.done() else self._watch.health(job.name)
         finally:
-            for future in (observed, cancelled):
+            for future in (observed, *told):
                 future.cancel()
         if job.operation.cancel_requested:
             raise SwapError(CANCELLED)

@@ -13,6 +13,7 @@ from agent.config.tree import ConfigurationFiles
 from agent.model.assignments import Assignments
 from agent.model.change import Change
 from agent.model.data import SnapshotFile, SnapshotNote, Volume
+from agent.model.generation import Generation
 from agent.model.health import UnitStatus
 from agent.model.image import Digest, Image, ImageReference
 from agent.model.network import Address, Bridge, Tap
@@ -134,6 +135,9 @@ class Files(Protocol):
     def known(self) -> set[str]:
         """Appliances with generated files."""
 
+    def reloaded_at_us(self, appliance: str) -> int:
+        """When a running guest last took its plan without a new start; 0 if never."""
+
     def planned_at_us(self, appliance: str) -> int:
         """When the files that a start reads were last written (CLOCK_REALTIME, microseconds); 0 if never."""
 
@@ -154,6 +158,15 @@ class Files(Protocol):
 
     def grow(self, plan: AppliancePlan) -> None:
         """Grow its data volume, which no guest uses."""
+
+    def remove_strays(self) -> None:
+        """Remove what interrupted writes left."""
+
+    def write_delivery(self, plan: AppliancePlan) -> str:
+        """Write the configuration of a plan as a running guest is to take it; its path."""
+
+    def remove_delivery(self, appliance: str, *, taken: bool) -> None:
+        """Remove it; with `taken`, the guest runs as its launch plan says."""
 
     def plan_staging(self, plan: AppliancePlan) -> list[Change]:
         """What a start needs before the launch plan names it."""
@@ -185,6 +198,29 @@ class StateKeeper(Protocol):
 
     def write(self, appliance: str, state: ApplianceState) -> bool:
         """Keep it, durably; whether it is new."""
+
+
+class GenerationKeeper(Protocol):
+    """Configurations of appliances: agent.host.generations.Generations."""
+
+    def read(self, appliance: str, generation: str) -> Generation:
+        """One of them; HostError where there is none of that name."""
+
+    def write(self, appliance: str, generation: Generation) -> bool:
+        """Keep it, durably; whether it is new."""
+
+    def remove(self, appliance: str, *, but: Collection[str]) -> None:
+        """Remove all that are not in `but`."""
+
+
+class Console(Protocol):
+    """The management consoles of guests: the module agent.host.console."""
+
+    def deliver(self, instance: str, path: str) -> None:
+        """Hand the guest a file with new configuration; HostError where it cannot be reached."""
+
+    def withdraw(self, instance: str) -> None:
+        """Take it away again."""
 
 
 class Volumes(Protocol):

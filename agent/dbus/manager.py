@@ -123,9 +123,15 @@ class ManagerFace:
         found = ([entry.name, _swap_path(entry), str(entry.result), entry.message] for entry in entries)
         return (list(found),)
 
-    async def _apply(self, _sender: str, dry_run: bool) -> tuple[Any, ...]:  # noqa: FBT001 (the bus has no keywords)
-        outcome = await (self._agent.check() if dry_run else self._agent.apply())
-        return list(outcome.changes), list(outcome.problems)
+    async def _apply(self, _sender: str, options: Collection[str]) -> tuple[Any, ...]:
+        known = {"dry-run", "retry"}
+        dry_run, retry = (_flag(options, name, known) for name in ("dry-run", "retry"))
+        if dry_run:
+            outcome = await self._agent.check(retry=retry)
+            return list(outcome.changes), list(outcome.problems), []
+        outcome, operations = await self._agent.apply(retry=retry)
+        paths = [operation_path(operation.number) for operation in operations]
+        return list(outcome.changes), list(outcome.problems), paths
 
 
 def _flag(options: Collection[str], name: str, known: set[str]) -> bool:
@@ -148,6 +154,8 @@ def _described(entry: HistoryEntry) -> list[Any]:
         entry.started_at_us,
         entry.ended_at_us,
         round(entry.downtime_ms * 1000),
+        entry.old_generation,
+        entry.new_generation,
     ]
 
 

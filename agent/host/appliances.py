@@ -6,8 +6,11 @@
         state                                    see agent.host.states
         data.img                                 root:appliance-NAME 0660
         snapshots/                               see agent.host.snapshots
+        generations/                             see agent.host.generations
     /run/appliance/NAME/                         root:root 0755
         launch                                   root:appliance-NAME 0640, switched by rename
+        delivery                                 likewise: new configuration for a guest that runs
+        reloaded                                 empty; as old as the last delivery that was taken
         initrd-HASH                              root:appliance-NAME 0640, named by content
     /etc/systemd/system/appliance@NAME.service.d/50-appliance.conf
     /run/appliance/NAME.check/, /run/systemd/system/appliance@NAME.check.service.d/
@@ -44,6 +47,8 @@ from agent.plan.check import CheckPlan
 from agent.plan.dropin import NAME as DROP_IN
 from agent.plan.host import AppliancePlan
 from agent.util.files import ensure_absent, ensure_symlink, remove_strays, write_file
+
+SECTOR_BYTES = 512
 
 
 class ApplianceFiles:
@@ -121,7 +126,7 @@ class ApplianceFiles:
             self._paths.appliance_runtime(appliance) / "launch",
             self._paths.drop_in_directory(appliance) / DROP_IN,
         )
-        return max((path.stat().st_mtime_ns // 1000 for path in files if path.exists()), default=0)
+        return max(map(_changed_at_us, files))
 
     def plan_users(self, appliances: Collection[str]) -> list[Change]:
         """Users that are missing."""
@@ -141,6 +146,37 @@ class ApplianceFiles:
         has no part in it."""
         initrd = Change("write its initrd", lambda: self._write_initrd(plan), plan.appliance.name)
         return [*([initrd] if plan.initrd else []), *self._plan_drop_in(plan)]
+
+    def remove_strays(self) -> None:
+        """Remove what interrupted writes and deliveries left."""
+        for pattern in ("", "appliances/*", "appliances/*/generations"):
+            for directory in self._paths.state.glob(pattern) if pattern else [self._paths.state]:
+                remove_strays(directory)
+        for delivery in self._paths.runtime.glob("*/delivery"):
+            ensure_absent(delivery)
+        for directory in (*self._paths.runtime.glob("*"), *self._paths.units.glob("appliance@*.service.d")):
+            remove_strays(directory)
+
+    def write_delivery(self, plan: AppliancePlan) -> str:
+        """Write the configuration of a plan as a running guest is to take it, a disk; its path."""
+        path = self._delivery(plan.appliance.name)
+        content = plan.guest_archive.ljust(-(-len(plan.guest_archive) // SECTOR_BYTES) * SECTOR_BYTES, b"\0")
+        write_file(path, content, mode=0o640, group=group_id(plan.appliance.name))
+        return str(path)
+
+    def remove_delivery(self, appliance: str, *, taken: bool) -> None:
+        """Remove it; with `taken`, the guest runs as its launch plan says."""
+        ensure_absent(self._delivery(appliance))
+        if taken:
+            write_file(self._paths.appliance_runtime(appliance) / "reloaded", "")
+
+    def _delivery(self, appliance: str) -> Path:
+        return self._paths.appliance_runtime(appliance) / "delivery"
+
+    def reloaded_at_us(self, appliance: str) -> int:
+        """When a running guest last took its plan without a new start, in microseconds of CLOCK_REALTIME;
+        0 if never."""
+        return _changed_at_us(self._paths.appliance_runtime(appliance) / "reloaded")
 
     def refuse(self, appliance: str, launch: str) -> None:
         """Replace the launch plan by one that refuses; the next `plan` puts it right again."""
@@ -299,6 +335,13 @@ class ApplianceFiles:
         # The administrator's own settings may lie there too.
         with contextlib.suppress(OSError):
             directory.rmdir()
+
+
+def _changed_at_us(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns // 1000
+    except FileNotFoundError:
+        return 0
 
 
 def _target(digest: Digest) -> str:

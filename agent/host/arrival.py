@@ -120,6 +120,8 @@ def install(arrival: Arrival, appliance: Appliance, image: Image, *, now_us: int
         if before.swap or before.work:
             raise ApplianceError(f"{arrival.name}: something is under way.", problem=Problem.BUSY)
         after = replace(before, image=image.digest, wanted=str(appliance.image), failure="")
+        # What it brings is in force as it is: it has proven itself where it comes from.
+        after = replace(after, generation="", held=None)
         if arrival.manifest.has(DATA):
             after = replace(after, data_format=arrival.manifest.data_format)
         states.write(arrival.name, after)

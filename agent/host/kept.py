@@ -26,10 +26,10 @@ def keep_configuration(path: Path, files: ConfigurationFiles, appliance_files: A
     guests may be."""
     content = {
         "version": VERSION,
-        "agent": _to_text(files.agent),
-        "networks": _to_text(files.networks),
-        "appliances": _to_text(files.appliances),
-        "files": {name: _to_text(contents) for name, contents in appliance_files.items()},
+        "agent": to_text(files.agent),
+        "networks": to_text(files.networks),
+        "appliances": to_text(files.appliances),
+        "files": {name: to_text(contents) for name, contents in appliance_files.items()},
     }
     return ensure_file(path, json.dumps(content) + "\n", mode=0o600)
 
@@ -41,11 +41,11 @@ def kept_configuration(path: Path) -> tuple[ConfigurationFiles, ApplianceFiles] 
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}")
         files = ConfigurationFiles(
-            agent=_to_bytes(content["agent"]),
-            networks=_to_bytes(content["networks"]),
-            appliances=_to_bytes(content["appliances"]),
+            agent=to_bytes(content["agent"]),
+            networks=to_bytes(content["networks"]),
+            appliances=to_bytes(content["appliances"]),
         )
-        return files, {name: _to_bytes(contents) for name, contents in content["files"].items()}
+        return files, {name: to_bytes(contents) for name, contents in content["files"].items()}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -53,9 +53,11 @@ def kept_configuration(path: Path) -> tuple[ConfigurationFiles, ApplianceFiles] 
         return None
 
 
-def _to_text(contents: Mapping[str, bytes]) -> dict[str, str]:
+def to_text(contents: Mapping[str, bytes]) -> dict[str, str]:
+    """Bytes as text that JSON can have."""
     return {name: content.decode("latin-1") for name, content in contents.items()}
 
 
-def _to_bytes(contents: Mapping[str, Any]) -> dict[str, bytes]:
+def to_bytes(contents: Mapping[str, Any]) -> dict[str, bytes]:
+    """What `to_text` made text of; ValueError and the like for anything else."""
     return {str(name): str(text).encode("latin-1") for name, text in contents.items()}

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.model.data import DataKind, DataPhase, DataWork
 from agent.model.errors import HostError, Problem
+from agent.model.generation import Held
 from agent.model.image import Digest
 from agent.model.paths import Paths
 from agent.model.swap import (
@@ -75,13 +76,15 @@ def _state(content: Mapping[str, Any]) -> ApplianceState:
     return ApplianceState(
         image=_digest(content["image"]) if content["image"] else None,
         wanted=str(content["wanted"]),
+        generation=str(content["generation"]),
+        held=Held(**content["held"]) if content["held"] else None,
         data_format=int(content["data_format"]),
         swaps=int(content["swaps"]),
         swap=_swap(content["swap"]) if content["swap"] else None,
         failure=str(content["failure"]),
         history=tuple(map(_entry, content["history"])),
         quarantine=tuple(map(_quarantined, content["quarantine"])),
-        work=_work(content["work"]) if content.get("work") else None,  # files of before have none
+        work=_work(content["work"]) if content["work"] else None,
     )
 
 

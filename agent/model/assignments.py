@@ -15,3 +15,15 @@ class Assignments:
 
     addresses: Mapping[str, Mapping[str, tuple[Address, ...]]] = field(default_factory=dict)
     cores: Mapping[str, int] = field(default_factory=dict)
+
+    def with_appliance(
+        self, name: str, addresses: Mapping[str, tuple[Address, ...]], core: int
+    ) -> Assignments:
+        """With these addresses by network and this core for one appliance."""
+        networks: dict[str, Mapping[str, tuple[Address, ...]]] = {
+            network: {other: held for other, held in leases.items() if other != name}
+            for network, leases in self.addresses.items()
+        }
+        for network, given in addresses.items():
+            networks[network] = {**networks.get(network, {}), name: given}
+        return Assignments(networks, {**self.cores, name: core})

@@ -1,5 +1,5 @@
-"""How a guest ends: exit statuses of its kernel process, as docs/interface-1.md and agent/guest/finish.h
-have them."""
+"""What a guest says: the exit statuses of its kernel process, as docs/interface-1.md and
+agent/guest/finish.h have them, and what it answers to new configuration."""
 
 GUEST_EXITS = {
     75: "its tap was not there",
@@ -14,6 +14,9 @@ GUEST_EXITS = {
     88: "the service did not become ready in time",
     89: "the guest runtime failed",
 }
+
+RELOAD_FAILED = "reload failed: "
+"""Begins the status of a guest that went on with the configuration it had."""
 
 HOST_EXITS = frozenset({75, 78, 81, 84})
 """Those with which the image has nothing to do."""

@@ -82,6 +82,10 @@ class Paths:
         """Copies of the data volume, as `ID.img`."""
         return self.appliance_state(appliance) / "snapshots"
 
+    def generations(self, appliance: str) -> Path:
+        """Its configurations, each a file."""
+        return self.appliance_state(appliance) / "generations"
+
     def appliance_runtime(self, appliance: str) -> Path:
         """Launch plan and initrd of one appliance."""
         return self.runtime / appliance

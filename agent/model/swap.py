@@ -1,4 +1,4 @@
-"""Swaps: how an appliance comes from one image to another, and what is remembered of that.
+"""Swaps: how an appliance comes from one image or configuration to another, and what is remembered of that.
 
 The phases are drawn in agent.plan.swap. Everything here is kept in /var/lib/appliance/appliances/NAME/state.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.model.data import DataWork
+from agent.model.generation import Held
 from agent.model.image import Digest
 
 SWAP_PREFIX = "swap-"
@@ -63,23 +64,30 @@ class ImageTitle:
 class Swap:
     """A swap under way.
 
-    `number` counts the swaps of an appliance. `wanted` is what `image:` said when it began; `running` is
-    whether the guest ran. `snapshot` names the copy of the data volume that it makes, '' for none;
-    `restore` the one whose content the data volume gets with the switch. `old_format` is the data format
-    before it, 0 where there is no volume. `baseline` says why the old guest did not answer from outside,
-    '' where it did. `reason` is why it goes back, `to_old_data` whether with the old data, `quarantine`
-    whether the image is to blame.
+    It goes from the image `old`, configured by `old_generation`, to `new` and `new_generation`: one of the
+    two may be the same. `old_wanted` and `new_wanted` are what `image:` says in these. `back` is whether
+    somebody asked to go back to what was before.
+
+    `number` counts the swaps of an appliance; `running` is whether the guest ran. `snapshot` names the copy
+    of the data volume that it makes, '' for none; `restore` the one whose content the data volume gets with
+    the switch. `old_format` is the data format before it, 0 where there is no volume. `baseline` says why
+    the old guest did not answer from outside, '' where it did. `reason` is why it goes back, `to_old_data`
+    whether with the old data, `blame` whether what is new is at fault.
     """
 
     number: int
     phase: Phase
     old: ImageTitle
     new: ImageTitle
-    wanted: str
+    old_generation: str
+    new_generation: str
+    old_wanted: str
+    new_wanted: str
     running: bool
     soak_s: float
     started_at_us: int
     automatic: bool = False
+    back: bool = False
     snapshot: str = ""
     restore: str = ""
     old_format: int = 0
@@ -87,13 +95,23 @@ class Swap:
     downtime_ms: float = 0.0
     reason: str = ""
     to_old_data: bool = False
-    quarantine: bool = False
+    blame: bool = False
+
+    @property
+    def changes_image(self) -> bool:
+        """Whether it leads to another image."""
+        return self.old.digest != self.new.digest
+
+    @property
+    def changes_configuration(self) -> bool:
+        """Whether it leads to another configuration."""
+        return self.old_generation != self.new_generation
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """A swap that ended. Times are CLOCK_REALTIME in microseconds; `downtime_ms` is 0 where none was
-    measured.
+    measured. Generations are '' where the configuration had no part in it.
 
     `snapshot` is the data volume as it was before, in `data_format`; '' where there is none. After a
     rollback that failed it is there unless the volume is that again.
@@ -109,6 +127,13 @@ class HistoryEntry:
     downtime_ms: float
     snapshot: str = ""
     data_format: int = 0
+    old_generation: str = ""
+    new_generation: str = ""
+
+    @property
+    def changed_image(self) -> bool:
+        """Whether it led to another image, or was to."""
+        return self.old.digest != self.new.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +149,17 @@ class Quarantined:
 class ApplianceState:
     """What is remembered of one appliance.
 
-    `image` was chosen when `image:` said `wanted`, and stays until that changes. `data_format` is what the
-    data volume was last written in, 0 where nobody wrote to it. `failure` is why the appliance is not
-    started: a rollback that failed. `work` is what is being done with its data, if anything.
+    `image` was chosen when `image:` said `wanted`, and stays until that changes. `generation` is the
+    configuration in force, '' for none yet; `held` the one in the administrator's files, if that is not to
+    be. `data_format` is what the data volume was last written in, 0 where nobody wrote to it. `failure` is
+    why the appliance is not started: a rollback that failed. `work` is what is being done with its data, if
+    anything.
     """
 
     image: Digest | None = None
     wanted: str = ""
+    generation: str = ""
+    held: Held | None = None
     data_format: int = 0
     swaps: int = 0
     swap: Swap | None = None

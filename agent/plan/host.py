@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from agent.model.appliance import Appliance
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
+from agent.model.errors import ApplianceError, Problem
 from agent.model.host import HostFacts
 from agent.model.image import Image
 from agent.model.network import Bridge, Port
@@ -27,7 +28,8 @@ DEFAULT_DATA_BYTES = 256 << 20
 class GuestInputs:
     """What one appliance's plan is made from beside its settings; `refusal` says why it cannot run, or ''.
 
-    `configuration` holds the administrator's files by relative path, `local_time` a TZif file.
+    `configuration` holds the administrator's files by relative path, `local_time` a TZif file;
+    `generation` is the one that these files and the settings are.
     """
 
     image: Image | None
@@ -35,11 +37,13 @@ class GuestInputs:
     configuration: Mapping[str, bytes]
     local_time: bytes
     data_volume: str
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AppliancePlan:
-    """One appliance on the host. `guest_archive` follows the runtime in the initrd at `initrd`."""
+    """One appliance on the host. `guest_archive` follows the runtime in the initrd at `initrd`; `boot` is
+    the boot plan in it."""
 
     appliance: Appliance
     inputs: GuestInputs
@@ -50,6 +54,7 @@ class AppliancePlan:
     drop_in: str
     launch: str
     initrd: str
+    boot: str
     guest_archive: bytes
 
     @property
@@ -97,6 +102,39 @@ def plan_host(
     return HostPlan(bridges, plans, Assignments(addresses=leases, cores=cores))
 
 
+def plan_one(
+    configuration: Configuration,
+    name: str,
+    inputs: GuestInputs,
+    *,
+    host: HostFacts,
+    previous: Assignments,
+    runtime_digest: str,
+) -> AppliancePlan:
+    """Plan one appliance as `plan_host` would.
+
+    ApplianceError IN_USE where that would take an address from another one.
+    """
+    leases = allocate(configuration, previous)
+    for network, held in previous.addresses.items():
+        for other, addresses in held.items():
+            if other != name and leases.get(network, {}).get(other, addresses) != addresses:
+                raise ApplianceError(
+                    f"{name}: it wants {', '.join(map(str, addresses))}, which “{other}” has.",
+                    problem=Problem.IN_USE,
+                    remedy="Choose another address for one of them.",
+                )
+    cores = place(configuration.appliances, previous.cores, configuration.agent.cores or host.cores)
+    return plan_appliance(
+        configuration.appliances[name],
+        inputs,
+        plan_ports(configuration, leases, machine_id=host.machine_id)[name],
+        core=cores[name],
+        host=host,
+        runtime_digest=runtime_digest,
+    )
+
+
 def plan_appliance(
     appliance: Appliance,
     inputs: GuestInputs,
@@ -137,6 +175,7 @@ def plan_appliance(
         ),
         launch=guest.launch,
         initrd=guest.initrd,
+        boot=guest.boot,
         guest_archive=guest.archive,
     )
 
@@ -145,6 +184,7 @@ def plan_appliance(
 class _Guest:
     launch: str
     initrd: str = ""
+    boot: str = ""
     archive: bytes = b""
 
 
@@ -173,7 +213,7 @@ def _plan_guest(
         data_volume=data_volume,
         loops_per_jiffy=host.loops_per_jiffy,
     )
-    return _Guest(render_launch_plan(appliance, inputs.image, ports, arguments), initrd, content)
+    return _Guest(render_launch_plan(appliance, inputs.image, ports, arguments), initrd, boot, content)
 
 
 def with_room(

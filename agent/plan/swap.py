@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from agent.model.generation import Held
 from agent.model.image import Manifest
 from agent.model.swap import (
     HISTORY_LENGTH,
@@ -94,16 +95,37 @@ def advance(
     if swap is None:
         raise LookupError(f"no swap that could be {step}")
     target = TRANSITIONS[swap.phase, step]
+    if step is Step.FAILED and swap.phase is not Phase.ROLLBACK:
+        swap = replace(swap, reason=reason, blame=blame)
     if step is Step.SWITCHED:
-        state = replace(state, image=swap.new.digest, wanted=swap.wanted, data_format=data_format)
+        state = _with_new(state, swap, data_format)
         if not swap.running:
             target = Result.COMMITTED
     elif step is Step.FAILED and target is Phase.ROLLBACK:
-        swap = replace(swap, reason=reason, quarantine=blame)
-        state = replace(state, image=swap.old.digest, wanted=swap.wanted, data_format=data_format)
+        state = _with_old(state, swap, data_format)
     if isinstance(target, Phase):
         return replace(state, swap=replace(swap, phase=target))
     return _end(state, swap, target, reason or swap.reason, now_us=now_us)
+
+
+def _with_new(state: ApplianceState, swap: Swap, data_format: int) -> ApplianceState:
+    return replace(
+        state,
+        image=swap.new.digest,
+        wanted=swap.new_wanted,
+        generation=swap.new_generation,
+        data_format=data_format,
+    )
+
+
+def _with_old(state: ApplianceState, swap: Swap, data_format: int) -> ApplianceState:
+    return replace(
+        state,
+        image=swap.old.digest,
+        wanted=swap.old_wanted,
+        generation=swap.old_generation,
+        data_format=data_format,
+    )
 
 
 def _end(state: ApplianceState, swap: Swap, result: Result, reason: str, *, now_us: int) -> ApplianceState:
@@ -120,11 +142,14 @@ def _end(state: ApplianceState, swap: Swap, result: Result, reason: str, *, now_
         downtime_ms=swap.downtime_ms,
         snapshot=swap.snapshot if result in {Result.COMMITTED, Result.FAILED} else "",
         data_format=swap.old_format,
+        old_generation=swap.old_generation if swap.changes_configuration else "",
+        new_generation=swap.new_generation if swap.changes_configuration else "",
     )
     return replace(
         state,
         swap=None,
         failure=_failure(state, result, reason),
+        held=_held(state, swap, result),
         history=(*state.history, entry)[-HISTORY_LENGTH:],
         quarantine=_quarantine(state, swap, result, now_us=now_us),
     )
@@ -140,14 +165,29 @@ def _failure(state: ApplianceState, result: Result, reason: str) -> str:
             return ""
 
 
+def _held(state: ApplianceState, swap: Swap, result: Result) -> Held | None:
+    """A configuration that proved itself is held no more; one that failed is, and one that was left."""
+    if not swap.changes_configuration:
+        return state.held
+    if result is not Result.COMMITTED:
+        return Held(swap.new_generation, swap.reason, for_good=swap.blame)
+    return Held(swap.old_generation, "it was rolled back", for_good=True) if swap.back else None
+
+
 def _quarantine(
     state: ApplianceState, swap: Swap, result: Result, *, now_us: int
 ) -> tuple[Quarantined, ...]:
-    """An image that proved itself is cleared, one that was to blame is added."""
+    """An image that proved itself is cleared, one that was to blame is added.
+
+    Where the image stays the same, another configuration proves nothing about it. Nothing is known of an
+    image that never ran.
+    """
+    if not swap.changes_image or result is Result.REFUSED:
+        return state.quarantine
     kept = tuple(entry for entry in state.quarantine if entry.image.digest != swap.new.digest)
     if result is Result.COMMITTED:
         return kept
-    if swap.quarantine:
+    if swap.blame:
         return (*kept, Quarantined(swap.new, swap.reason, now_us))
     return state.quarantine
 
@@ -164,15 +204,21 @@ class Verdict:
 
 
 def judge(
-    old: Manifest, new: Manifest, *, data_format: int, memory_bytes: int, snapshots: Snapshots
+    old: Manifest,
+    new: Manifest,
+    *,
+    data_format: int,
+    memory_bytes: int,
+    snapshots: Snapshots,
+    any_role: bool = False,
 ) -> Verdict:
-    """Whether `new` can stand in for `old`.
+    """Whether `new` can stand in for `old`; with `any_role`, whether it can come in its place.
 
     `data_format` is that of the data volume, 0 for none; `memory_bytes` what the administrator granted, 0
     where that is left to the image.
     """
     refusals = []
-    if new.role != old.role:
+    if new.role != old.role and not any_role:
         refusals.append(f"its role is {new.role}, and {old.role} is needed")
     if unreadable := why_unreadable(new, data_format):
         refusals.append(unreadable)

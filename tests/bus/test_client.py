@@ -63,13 +63,14 @@ async def test_a_host_without_appliances(address: str, appliancectl: Run) -> Non
 
 
 async def test_applying(address: str, appliancectl: Run) -> None:
-    async with service(address, "dns") as found:
-        found.world.files.write("appliances/dns.yaml", "image: dns-nsd\nmemory: 64M")
+    async with swapping(address, soak="1h") as found:
+        found.world.files.write("appliances/dns.yaml", "image: dns-nsd\nupdate: {soak: 1h}\nmemory: 64M")
         assert (await appliancectl("apply", "--dry-run"))[:2] == (
             0,
-            "would write its launch plan (dns)\nwould write its unit settings (dns)\nwould restart (dns)\n",
+            "would restart with its new configuration (dns)\n",
         )
-        assert (await appliancectl("apply"))[1].splitlines()[-1] == "dns: restart"
+        out = (await appliancectl("apply"))[1]
+        assert out.startswith("dns: runs with its new configuration; watching configuration ")
         assert (await appliancectl("apply"))[1] == "Nothing to change.\n"
 
 

@@ -17,6 +17,7 @@ from agent import __version__
 from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import ROOT, Objects
+from agent.dbus.operation import operation_path
 from agent.host.bus import Bus, Signal, Variant
 from agent.model.errors import HostError, Problem
 from tests.fakes.bus import Message, busctl, connected, settled, unique_name
@@ -151,22 +152,29 @@ async def test_listing_and_finding_appliances(address: str) -> None:
 async def test_applying_and_looking_first(address: str) -> None:
     async with service(address, "dns") as found:
         found.world.files.write("appliances/dns.yaml", "image: dns-nsd\nmemory: 64M")
-        dry = await found.call(ROOT, f"{MANAGER}.Apply", True, signature="b")
+        found.world.files.write("appliances/web.yaml", "image: dns-nsd")
+        dry = await found.call(ROOT, f"{MANAGER}.Apply", ["dry-run"], signature="as")
         assert found.world.journal.take() == []
-        assert dry == await found.call(ROOT, f"{MANAGER}.Apply", False, signature="b")
-        assert dry == [["dns: write its launch plan", "dns: write its unit settings", "dns: restart"], []]
-        assert await found.call(ROOT, f"{MANAGER}.Apply", False, signature="b") == [[], []]
+        assert dry[0][-1] == "dns: restart with its new configuration"
+        changes, problems, operations = await found.call(ROOT, f"{MANAGER}.Apply", [], signature="as")
+        assert (changes, problems, dry[1:]) == (dry[0][:-1], [], [[], []])
+        [operation] = found.world.operations.all()
+        assert (operations, operation.kind) == ([operation_path(operation.number)], "reconfiguration")
+        operation.request_hurry()
+        await found.world.operations.finished(operation)
+        assert await found.call(ROOT, f"{MANAGER}.Apply", [], signature="as") == [[], [], []]
+        assert await found.error(ROOT, MANAGER, "Apply", "as", ["wish"]) == f"{ERROR}.InvalidArgs"
 
 
 async def test_what_is_wrong_comes_back_line_by_line(address: str) -> None:
     async with service(address, "dns") as found:
         found.world.files.write("appliances/dns.yaml", 'image: dns-nsd\nmemory: 1\nisolation: "a\\0\\n"')
         with pytest.raises(HostError) as caught:
-            await found.call(ROOT, f"{MANAGER}.Apply", False, signature="b")
+            await found.call(ROOT, f"{MANAGER}.Apply", [], signature="as")
         assert len(caught.value.message.splitlines()) == 2
         assert "dns.yaml:2:9: memory: 1 is out of range" in caught.value.message
         assert (
-            await found.error(ROOT, MANAGER, "Apply", "b", True)
+            await found.error(ROOT, MANAGER, "Apply", "as", ["dry-run"])
             == f"{NAME}.Error.{Problem.INVALID_CONFIGURATION}"
         )
 
@@ -259,7 +267,7 @@ async def test_one_property(address: str) -> None:
 async def test_an_appliance_without_an_image(address: str) -> None:
     async with service(address, "dns") as found:
         found.world.images.images.clear()
-        await found.call(ROOT, f"{MANAGER}.Apply", False, signature="b")
+        await found.call(ROOT, f"{MANAGER}.Apply", [], signature="as")
         values = await found.properties()
         assert (values["Image"], values["Digest"], values["RestartPending"]) == ("", "", True)
 
@@ -317,7 +325,9 @@ async def test_everything_in_one_call(address: str) -> None:
 async def test_calls_do_not_wait_for_each_other(address: str) -> None:
     async with service(address, "dns") as found:
         async with found.world.reconciler._lock:
-            waiting = asyncio.ensure_future(found.call(ROOT, f"{MANAGER}.Apply", True, signature="b"))
+            waiting = asyncio.ensure_future(
+                found.call(ROOT, f"{MANAGER}.Apply", ["dry-run"], signature="as")
+            )
             assert (await found.properties())["Name"] == "dns"
             assert not waiting.done()
-        assert await waiting == [[], []]
+        assert await waiting == [[], [], []]

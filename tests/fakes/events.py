@@ -33,6 +33,6 @@ class EventLog:
 def catch_events(monkeypatch: pytest.MonkeyPatch) -> EventLog:
     """Have every module of the core log into one EventLog."""
     log = EventLog()
-    for module in ("agent", "data", "reconcile", "swap", "updates", "watch"):
+    for module in ("agent", "data", "reconcile", "swap_report", "updates", "watch"):
         monkeypatch.setattr(f"agent.core.{module}.log_event", log)
     return log

@@ -58,6 +58,7 @@ class _Host:
     images: FakeImages
     files: FakeFiles
     running: dict[str, Image] = field(default_factory=dict)
+    configured: dict[str, str] = field(default_factory=dict)
     wrongs: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     sick: set[str] = field(default_factory=set)
@@ -135,9 +136,13 @@ class GuestUnits(FakeUnits):
             self.become(appliance, "failed", result="exit-code", main_status=87, status_text="it is broken")
             raise UnitError(f"{appliance}: failed")
         self._host.running[appliance] = image
+        self.took(appliance)
         self.become(appliance, "active", result="success", status_text="", restarts=0)
         if image.manifest.reference in self._host.sick:
             asyncio.get_running_loop().call_later(SICK_AFTER_S, self._sicken, appliance, image)
+
+    def took(self, appliance: str) -> None:
+        self._host.configured[appliance] = self._host.files.owned[appliance].initrd
 
     async def stop(self, appliance: str) -> None:
         self._journal.note(f"stop {appliance}")
@@ -176,6 +181,7 @@ class Guests:
         self.fuse = Fuse()
         self._host = _Host(world.images, world.files)
         self.running, self.wrongs = self._host.running, self._host.wrongs
+        self.configured = self._host.configured
         self.broken, self.sick = self._host.broken, self._host.sick
         self.spoilt = self._host.spoilt
         self.volumes = GuestVolumes(world.journal, self._host)
@@ -200,6 +206,7 @@ class Guests:
         self.world.units.status.clear()
         self.world.links.links.clear()
         self.world.files.checks.clear()
+        self.world.files.deliveries.clear()
         for name, owned in self.world.files.owned.items():
             self.world.files.owned[name] = replace(owned, launch="", initrd="")
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from agent.model.errors import HostError, Problem
+from agent.model.generation import Generation
 from agent.model.swap import ApplianceState
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
@@ -24,6 +28,27 @@ class FakeStates:
         changed = self.read(appliance) != state
         self.kept[appliance] = state
         return changed
+
+
+class FakeGenerations:
+    """Configurations that outlive the agent."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Generation]] = {}
+
+    def read(self, appliance: str, generation: str) -> Generation:
+        kept = self.kept.get(appliance, {})
+        if generation not in kept:
+            raise HostError(f"{generation} is gone.", problem=Problem.NOT_FOUND)
+        return kept[generation]
+
+    def write(self, appliance: str, generation: Generation) -> bool:
+        self.kept.setdefault(appliance, {})[generation.id] = generation
+        return True
+
+    def remove(self, appliance: str, *, but: Collection[str]) -> None:
+        kept = self.kept.get(appliance, {})
+        self.kept[appliance] = {name: kept[name] for name in kept if name in but}
 
 
 class FakeMeasurement:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from agent.config.tree import ConfigurationFiles
+from agent.core import operations
 from agent.core.agent import Agent
 from agent.core.data import DataKeeper
 from agent.core.data_steps import DataSteps
@@ -31,6 +32,7 @@ from agent.core.watch import Watch
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError, ImageError, Problem, UnitError
+from agent.model.guest import RELOAD_FAILED
 from agent.model.health import UnitStatus
 from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
@@ -40,7 +42,7 @@ from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
-from tests.fakes.swaps import FakeOutside, FakeStates
+from tests.fakes.swaps import FakeGenerations, FakeOutside, FakeStates
 from tests.fakes.volumes import FakeVolumes
 
 
@@ -94,6 +96,9 @@ class FakeUnits:
     async def forget_failure(self, instance: str) -> None:
         del instance
 
+    def took(self, appliance: str) -> None:
+        """A guest has taken the configuration it was given."""
+
     def become(self, appliance: str, active_state: str, **changes: Any) -> None:
         """Change a unit's state as systemd would by itself, and tell whoever watches."""
         status = replace(self.status.get(appliance, UnitStatus()), active_state=active_state, **changes)
@@ -110,6 +115,30 @@ class FakeUnits:
             self.become(appliance, "failed", result="exit-code")
             raise
         self.become(appliance, active_state)
+
+
+class FakeConsole:
+    """Guests that take what they are given, unless `refusals` says why not."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.refusals: dict[str, str] = {}
+
+    def deliver(self, instance: str, path: str) -> None:
+        del path
+        self._world.journal.note(f"deliver {instance}")
+        reason = self.refusals.get(instance, "")
+        text = f"{RELOAD_FAILED}{reason}" if reason else "running"
+        units, ended_at_us = self._world.units, operations.now_us() + 1
+        started_at_us = units.status[instance].started_at_us
+        units.become(
+            instance, "active", status_text=text, started_at_us=started_at_us, state_changed_us=ended_at_us
+        )
+        if not reason:
+            units.took(instance)
+
+    def withdraw(self, instance: str) -> None:
+        self._world.journal.note(f"withdraw {instance}")
 
 
 class FakeLinks:
@@ -187,6 +216,8 @@ class FakeFiles:
         self.next: dict[str, Digest | None] = {}
         self.previous: dict[str, list[Digest]] = {}
         self.checks: set[str] = set()
+        self.deliveries: dict[str, Mapping[str, bytes]] = {}
+        self.reloaded: dict[str, int] = {}
         self.zones = {"Europe/Berlin": b"TZif"}
         self.assignments = Assignments()
         self.kept: tuple[ConfigurationFiles, Mapping[str, Mapping[str, bytes]]] | None = None
@@ -292,6 +323,21 @@ class FakeFiles:
         self._journal.note(f"grow {plan.appliance.name}")
         self.volumes[plan.appliance.name] = plan.data_bytes
 
+    def remove_strays(self) -> None:
+        pass
+
+    def write_delivery(self, plan: AppliancePlan) -> str:
+        self.deliveries[plan.appliance.name] = plan.inputs.configuration
+        return f"/run/appliance/{plan.appliance.name}/delivery"
+
+    def remove_delivery(self, appliance: str, *, taken: bool) -> None:
+        del self.deliveries[appliance]
+        if taken:
+            self.reloaded[appliance] = self._journal.now_us
+
+    def reloaded_at_us(self, appliance: str) -> int:
+        return self.reloaded.get(appliance, 0)
+
     def plan_staging(self, plan: AppliancePlan) -> list[Change]:
         name = plan.appliance.name
         if self.owned[name].drop_in == plan.drop_in:
@@ -353,6 +399,8 @@ class World:
         self.images = FakeImages(sample_image())
         self.states = FakeStates(self.journal)
         self.volumes = FakeVolumes(self.journal)
+        self.generations = FakeGenerations()
+        self.console = FakeConsole(self)
         self.outside = FakeOutside()
         self.told: list[Operation] = []
         self.now = datetime(2026, 11, 24, 12)  # noqa: DTZ001 (local time, a Tuesday)
@@ -378,7 +426,13 @@ class World:
         self.units.handler = self.watch.update
         self.operations = Operations(self.told.append)
         self.operations._tasks = KeptTasks()
-        planner = Planner(facts=self.facts, files=self.files, images=self.images, states=self.states)
+        planner = Planner(
+            facts=self.facts,
+            files=self.files,
+            images=self.images,
+            states=self.states,
+            generations=self.generations,
+        )
         self.reconciler = Reconciler(
             planner=planner,
             files=self.files,
@@ -396,6 +450,7 @@ class World:
             images=self.images,
             volumes=self.volumes,
             outside=self.outside,
+            console=self.console,
         )
         self.swapper = Swapper(
             steps=steps,
@@ -407,6 +462,7 @@ class World:
             images=self.images,
             states=self.states,
             volumes=self.volumes,
+            generations=self.generations,
         )
         self._start_data()
         self.updates = Updates(

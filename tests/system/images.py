@@ -42,6 +42,7 @@ service:
   ready: {{tcp: {port}}}
   ready-timeout: 3s
   stop: {{signal: TERM, timeout: 2s}}
+  reload: {{signal: HUP}}
 health: {{exec: [/bin/busybox, sh, -c, "test ! -e /tmp/unhealthy || {{ echo out of order; exit 1; }}"]}}
 data: {{mount: /data, format: {format}, reads: {reads}}}
 requests: {{memory: {memory}, ports: [{ports}]}}

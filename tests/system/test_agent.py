@@ -97,12 +97,13 @@ def test_applying_touches_only_what_changed(host: Host, make: Make, web: str) ->
     touched = host.unit("other", "MainPID")
     host.write("/etc/appliance/appliances/other.yaml", "image: misbehave:1\nmemory: 40M\n")
     dry = host.run("appliancectl", "apply", "--dry-run")
-    assert "restart (other)" in dry
+    assert "would restart with its new configuration (other)" in dry
     assert host.unit("other", "MainPID") == touched
-    host.run("appliancectl", "apply")
+    assert "other: runs with its new configuration" in host.run("appliancectl", "apply")
     assert host.unit(web, "MainPID") == untouched
     assert host.unit("other", "MainPID") != touched
     assert host.run("appliancectl", "apply") == "Nothing to change.\n"
+    assert host.json("history", "other")[-1]["result"] == "committed"
 
 
 def test_reload_applies_and_reports_errors(host: Host, web: str) -> None:
@@ -155,18 +156,6 @@ def test_removed_appliance_is_stopped_and_keeps_its_data(host: Host, web: str) -
         != 0
     )
     assert host.try_run("test", "-s", "/var/lib/appliance/appliances/web/data.img").returncode == 0
-
-
-def test_pending_restart_is_shown_after_the_agent_starts_anew(host: Host, web: str) -> None:
-    pid = host.unit(web, "MainPID")
-    host.write("/etc/appliance/config/web/greeting", "changed\n")
-    host.run("systemctl", "restart", "appliance-agent")
-    assert host.unit(web, "MainPID") == pid
-    assert host.appliance(web)["restart_pending"] is True
-    host.run("systemctl", "restart", "appliance@web")
-    host.wait_health(web, "healthy")
-    assert host.appliance(web)["restart_pending"] is False
-    assert "changed" in fetch(host, "cgi-bin/about")
 
 
 def test_enabled_appliances_come_back_after_a_reboot(host: Host, dns: str) -> None:

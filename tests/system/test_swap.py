@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,11 +81,12 @@ def last(host: Host, name: str) -> dict[str, Any]:
 
 
 def remains(host: Host, name: str) -> set[str]:
-    """What lies in the appliance's state directory, snapshots by their name."""
-    return set(host.run("sh", "-c", f"cd /var/lib/appliance/appliances/{name}; find . -mindepth 1").split())
+    """What lies in the appliance's state directory, snapshots by their name; not its configurations."""
+    found = host.run("sh", "-c", f"cd /var/lib/appliance/appliances/{name}; find . -mindepth 1").split()
+    return {path for path in found if not re.fullmatch(r"./generations/[0-9a-f]{12}", path)}
 
 
-CLEAN = {"./current", "./data.img", "./state", "./previous"}
+CLEAN = {"./current", "./data.img", "./generations", "./state", "./previous"}
 
 
 def test_swap_there_and_back(host: Host, site: str) -> None:
@@ -152,7 +154,7 @@ def test_image_that_fails_is_taken_back_and_not_trusted(
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        ("panics-early", "its check of the configuration failed: the guest's kernel panicked"),
+        ("panics-early", "the image's check of the configuration failed: the guest's kernel panicked"),
         ("other-role", "its role is other/1, and test/1 is needed"),
         ("newer-data", "the data volume has format 1"),
         ("greedy", "it wants 64M of memory, not 32M; it wants to answer on 443/tcp too"),
@@ -177,7 +179,7 @@ def test_configuration_is_linted_before_anything_is_stopped(host: Host, site: st
     pid = host.unit(site, "MainPID")
     host.write("/etc/appliance/config/web/fail-check", "")
     host.run("systemctl", "restart", "appliance-agent")
-    assert "its check of the configuration failed: check failed" in swap(host, site, "misbehave:2")
+    assert "the image's check of the configuration failed: check failed" in swap(host, site, "misbehave:2")
     assert host.unit(site, "MainPID") == pid
     assert fetch(host) == "misbehave 1\n"
 

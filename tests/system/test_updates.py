@@ -156,7 +156,7 @@ def test_stage_checks_and_waits(store: Host, make: Make, files: dict[str, Path])
     run_timer(store)
     standing, reason = outlook(store, "web")
     assert standing == "refused"
-    assert reason.startswith("refused: its check of the configuration failed: check failed")
+    assert reason.startswith("refused: the image's check of the configuration failed: check failed")
     assert (store.unit("web", "MainPID"), fetch(store)) == (pid, "follow 1\n")
     assert "web.check" not in store.run("ls", "/run/appliance").split()
 

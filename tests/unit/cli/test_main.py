@@ -12,7 +12,7 @@ import pytest
 
 from agent import __version__
 from agent.cli import client
-from agent.cli.client import ApplianceStatus
+from agent.cli.client import ApplianceStatus, OperationStatus
 from agent.cli.main import main
 from agent.model.errors import ApplianceError, Problem
 
@@ -75,7 +75,7 @@ def test_list_is_what_no_verb_means(capsys: pytest.CaptureFixture[str]) -> None:
     expected = """\
 NAME  HEALTH   IMAGE        ADDRESS             NOTE
 dns   healthy  dns-nsd:4.6  10.88.0.2, fd00::2
-web   failed   -            -                   no image; restart pending
+web   failed   -            -                   no image; apply pending
 
 2 appliances.
 """
@@ -206,25 +206,50 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_apply(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[bool] = []
+    asked: list[tuple[bool, bool]] = []
 
-    def apply(*, dry_run: bool) -> tuple[list[str], list[str]]:
-        asked.append(dry_run)
-        return ["dns: restart", "create bridge br-x"], ["web: no image"]
+    def apply(*, dry_run: bool = False, retry: bool = False) -> tuple[list[str], list[str], list[str]]:
+        asked.append((dry_run, retry))
+        return ["dns: restart", "create bridge br-x"], ["web: no image"], []
 
     monkeypatch.setattr(client, "apply", apply)
     assert main(["apply"]) == 1
-    assert main(["apply", "--dry-run"]) == 1
-    assert asked == [False, True]
+    assert main(["apply", "--dry-run", "--retry"]) == 1
+    assert asked == [(False, False), (True, True)]
     assert capsys.readouterr() == (
         "dns: restart\ncreate bridge br-x\nwould restart (dns)\nwould create bridge br-x\n",
         "appliancectl: web: no image\n" * 2,
     )
-    monkeypatch.setattr(client, "apply", lambda **_: ([], []))
+    monkeypatch.setattr(client, "apply", lambda **_: ([], [], []))
     assert main(["apply"]) == 0
     assert capsys.readouterr().out == "Nothing to change.\n"
     assert main(["apply", "--json=short"]) == 0
     assert capsys.readouterr().out == '{"dry_run": false, "changes": [], "problems": []}\n'
+
+
+@pytest.mark.parametrize(
+    ("story", "status", "told"),
+    [
+        ([("running", "trial", "trying"), ("running", "soak", "watching it")], 0, "dns: runs with its new"),
+        ([("running", "prepare", "checking"), ("succeeded", "", "in force")], 0, "dns: in force"),
+        ([("running", "prepare", "checking"), ("failed", "", "refused")], 1, "appliancectl: dns: refused"),
+        ([], 1, "appliancectl: /operation is gone"),
+    ],
+)
+def test_apply_waits_for_trials_and_not_for_the_watch(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    story: list[tuple[str, str, str]],
+    status: int,
+    told: str,
+) -> None:
+    steps = [OperationStatus(1, "reconfiguration", "dns", *step) for step in story]
+    monkeypatch.setattr(client, "apply", lambda **_: ([], [], ["/operation"]))
+    monkeypatch.setattr(client, "follow", lambda _path: iter(steps))
+    assert main(["apply"]) == status
+    out, error = capsys.readouterr()
+    assert told in (error if status else out)
+    assert ("dns: checking …" in error) == any(step.phase == "prepare" for step in steps)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file.chmod(0o640)
     monkeypatch.setattr(resize, "Paths", lambda: paths)
     monkeypatch.setattr(client, "data", lambda _name: client.DataStatus("", 8 << 20, 0, 1, shared=False))
-    monkeypatch.setattr(client, "apply", lambda *, dry_run: ([f"dns: grow {dry_run}"], ["web: no image"]))
+    monkeypatch.setattr(client, "apply", lambda *, retry: ([f"dns: grow {retry}"], ["web: no image"], []))
     return file
 
 

@@ -37,6 +37,8 @@ RECORD = SwapRecord(
     started_us=1,
     ended_us=2,
     downtime_us=412_300,
+    old_configuration="",
+    new_configuration="",
 )
 
 
@@ -161,13 +163,21 @@ def test_whoever_goes_away_leaves_it_to_the_agent(
 
 def test_the_history(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     agent.records.append(
-        SwapRecord(2, "dns-nsd:4.7", "", "dns-bind:9", "", "rolled-back", "no answer", "", 3, 4, 0)
+        SwapRecord(2, "dns-nsd:4.7", "1", "dns-bind:9", "2", "rolled-back", "no answer", "", 3, 4, 0, "", "")
     )
     assert main(["history", "dns"]) == 0
     _, first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.split()[3:] == ["dns-nsd:4.6", "dns-nsd:4.7", "committed", "412", "ms", "-"]
     assert second.split()[3:] == ["dns-nsd:4.7", "dns-bind:9", "rolled-back", "-", "no", "answer"]
     assert agent.asked == [("history", "dns")]
+
+
+def test_a_configuration_in_the_history(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    image = ("dns-nsd:4.7", "sha256:01")
+    agent.records[:] = [SwapRecord(1, *image, *image, "committed", "", "", 1, 2, 0, "aa", "bb")]
+    assert main(["history", "dns"]) == 0
+    _, row, *_ = capsys.readouterr().out.splitlines()
+    assert row.split()[3:] == ["configuration", "aa", "configuration", "bb", "committed", "-", "-"]
 
 
 def test_the_history_as_json_has_every_field(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,10 +71,10 @@ class FakeAgent:
         self.done.append("remove")
         self.volumes.delete(name, snapshot)
 
-    def apply(self, *, dry_run: bool) -> tuple[list[str], list[str]]:
-        assert not dry_run
+    def apply(self, *, retry: bool) -> tuple[list[str], list[str], list[str]]:
+        assert not retry
         self.done.append("apply")
-        return ["changed"], []
+        return ["changed"], [], []
 
 
 @pytest.fixture

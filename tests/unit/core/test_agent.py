@@ -28,7 +28,7 @@ async def test_an_applied_configuration_is_an_event(
     world: World, agent: Agent, events: EventLog, applied: list[str]
 ) -> None:
     world.files.write("appliances/dns.yaml", "image: dns-nsd")
-    outcome = await agent.apply()
+    outcome, _ = await agent.apply()
     assert events.entries == [(Event.APPLIED, "", f"Configuration applied, {len(outcome.changes)} changes.")]
     await agent.apply()
     assert len(events.entries) == 1

@@ -18,8 +18,14 @@ from tests.fakes.world import World
 NOTHING = Outcome((), ())
 
 
-async def apply(world: World, *, restart: bool = True) -> Outcome:
-    return await world.reconciler.apply(restart=restart)
+async def apply(world: World, *, restart: bool = True, retry: bool = False) -> Outcome:
+    """Apply, and have every configuration on trial watched no longer than it must be."""
+    outcome = await world.reconciler.apply(restart=restart, retry=retry)
+    for name, generation in outcome.trials.items():
+        operation = await world.swapper.configure(name, generation)
+        operation.request_hurry()
+        await world.operations.finished(operation)
+    return outcome
 
 
 def configure(world: World, name: str, **settings: Any) -> None:
@@ -110,7 +116,8 @@ async def test_a_dry_run_changes_nothing_and_says_what_would_be_done(world: Worl
     assert before == (world.files.owned, world.links.links, world.units.status)
     assert kept == (world.files.assignments, world.files.kept)
     assert list(world.reconciler.plan.appliances) == ["dns", "old"]
-    assert sorted(said.changes) == sorted((await apply(world)).changes)
+    trial = "dns: restart with its new configuration"
+    assert sorted(said.changes) == sorted([*(await apply(world)).changes, trial])
     assert await world.reconciler.check() == NOTHING
 
 
@@ -162,15 +169,21 @@ async def test_only_what_changed_is_restarted(world: World) -> None:
     await world.run("dns", "web")
     configure(world, "dns", memory="64M")
     outcome = await apply(world)
-    assert world.journal.take() == ["write dns launch", "write dns drop_in", "daemon-reload", "restart dns"]
-    assert outcome.changes[-1] == "dns: restart"
+    assert world.journal.take() == [
+        "write dns drop_in",
+        "daemon-reload",
+        "stop dns",
+        "write dns launch",
+        "start dns",
+    ]
+    assert (outcome.changes, list(outcome.trials)) == ((), ["dns"])
 
 
 async def test_new_configuration_files_reach_the_guest_by_a_restart(world: World) -> None:
     await world.run("dns", "web")
     world.files.guest_files["web"] = {"nginx.conf": b"x"}
     await apply(world)
-    assert world.journal.take() == ["write web launch", "restart web"]
+    assert world.journal.take() == ["stop web", "write web launch", "start web"]
 
 
 async def test_what_does_not_run_is_not_started(world: World) -> None:
@@ -179,7 +192,8 @@ async def test_what_does_not_run_is_not_started(world: World) -> None:
     world.journal.take()
     configure(world, "dns", memory="64M")
     await apply(world)
-    assert "restart dns" not in world.journal.take()
+    assert world.journal.take() == ["write dns drop_in", "daemon-reload", "stop dns", "write dns launch"]
+    assert world.units.status["dns"].active_state == "inactive"
 
 
 async def test_a_guest_that_is_starting_or_about_to_be_restarted_gets_the_new_plan(world: World) -> None:
@@ -187,7 +201,7 @@ async def test_a_guest_that_is_starting_or_about_to_be_restarted_gets_the_new_pl
     world.units.become("dns", "activating", sub_state="auto-restart")
     configure(world, "dns", memory="64M")
     await apply(world)
-    assert "restart dns" in world.journal.take()
+    assert world.journal.take()[-3:] == ["stop dns", "write dns launch", "start dns"]
 
 
 # --- taking over a host
@@ -198,11 +212,22 @@ async def test_an_agent_that_starts_restarts_nobody(world: World) -> None:
     configure(world, "dns", memory="64M")
     world.boot()
     outcome = await apply(world, restart=False)
-    assert world.journal.take() == ["write dns launch", "write dns drop_in", "daemon-reload"]
-    assert outcome.problems == ()
+    assert (world.journal.take(), outcome) == ([], NOTHING)
     assert world.reconciler.restart_pending("dns")
     await apply(world)
-    assert world.journal.take() == ["restart dns"]
+    assert world.journal.take()[-1] == "start dns"
+    assert not world.reconciler.restart_pending("dns")
+
+
+async def test_a_new_runtime_reaches_guests_when_somebody_applies(world: World) -> None:
+    await world.run("dns")
+    world.files.runtime_digest = "newer"
+    world.boot()
+    await apply(world, restart=False)
+    assert world.journal.take() == ["write dns launch"]
+    assert world.reconciler.restart_pending("dns")
+    outcome = await apply(world)
+    assert (world.journal.take(), outcome.changes) == (["restart dns"], ("dns: restart",))
     assert not world.reconciler.restart_pending("dns")
 
 
@@ -302,8 +327,7 @@ async def test_an_appliance_that_comes_back_has_its_data(world: World) -> None:
 async def test_a_restart_that_fails_stops_no_other(world: World, events: EventLog) -> None:
     await world.run("a", "b", "c")
     events.clear()
-    for name in "abc":
-        configure(world, name, memory="64M")
+    world.files.runtime_digest = "newer"
     world.journal.failing["restart b"] = UnitError("appliance@b.service: failed")
     outcome = await apply(world)
     assert outcome.changes[-2:] == ("a: restart", "c: restart")
@@ -319,7 +343,7 @@ async def test_so_does_a_stop(world: World) -> None:
     configure(world, "web", memory="64M")
     outcome = await apply(world)
     assert outcome.problems == ("dns: stop failed: appliance@dns.service: timeout",)
-    assert "restart web" in world.journal.take()
+    assert world.journal.take()[-1] == "start web"
     assert world.files.known() == {"web"}
 
 

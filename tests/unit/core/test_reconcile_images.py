@@ -49,7 +49,7 @@ async def test_it_keeps_the_image_it_has_and_takes_every_other_change(world: Wor
     configure(world, "dns", image="dns-bind", memory="64M")
     outcome = await apply(world)
     assert outcome.problems == ("dns: There is no image dns-bind.",)
-    assert world.journal.take()[-1] == "restart dns"
+    assert world.journal.take()[-1] == "start dns"
     assert world.files.current_image("dns") == sample_image().digest
 
 
@@ -81,11 +81,12 @@ async def test_a_newer_image_is_not_taken_unasked(world: World) -> None:
     configure(world, "dns", image="dns-nsd:4.7")
     await apply(world)
     assert world.journal.take() == [
-        "write dns image",
-        "write dns launch",
         "write dns drop_in",
         "daemon-reload",
-        "restart dns",
+        "stop dns",
+        "write dns image",
+        "write dns launch",
+        "start dns",
     ]
 
 
@@ -126,11 +127,11 @@ async def test_a_guest_that_was_stopped_for_growth_is_not_restarted_once_more(wo
     configure(world, "dns", data="512M", memory="64M")
     await apply(world)
     assert world.journal.take() == [
-        "write dns launch",
         "write dns drop_in",
         "daemon-reload",
         "stop dns",
         "grow dns",
+        "write dns launch",
         "start dns",
     ]
 
@@ -169,7 +170,7 @@ async def test_growth_that_fails_leaves_the_guest_running_and_stops_no_other(wor
     outcome = await apply(world)
     assert world.units.status["dns"].active_state == "active"
     assert outcome.problems == ("dns: grow its data volume failed: resize2fs failed.",)
-    assert "restart web" in world.journal.take()
+    assert world.journal.take()[-1] == "start web"
 
 
 async def test_an_image_without_data_grows_nothing(world: World) -> None:

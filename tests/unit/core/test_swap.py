@@ -162,7 +162,7 @@ async def test_a_check_that_refuses_the_configuration(guests: Guests, world: Wor
     await set_up(world)
     guests.units.checks[INSTANCE] = UnitStatus(result="exit-code", status_text="check failed: line 7")
     operation = await swap(world, CHECKED)
-    assert operation.message.endswith("its check of the configuration failed: check failed: line 7")
+    assert operation.message.endswith("the image's check of the configuration failed: check failed: line 7")
     assert world.journal.take() == [f"run {INSTANCE}", "tidy dns"]
     assert world.files.checks == set()
     assert (guests.running["dns"], state_of(world).quarantine) == (OLD, ())

@@ -24,6 +24,7 @@ from tests.fakes.events import EventLog
 from tests.fakes.guests import Guests
 from tests.fakes.samples import sample_image
 from tests.fakes.world import World
+from tests.unit.core.test_reconcile import apply
 from tests.unit.core.updating import (
     CHECKED,
     NEW,
@@ -136,7 +137,7 @@ async def test_a_configuration_that_is_refused_holds_it_back(
     events.clear()
     for _ in range(2):
         assert results(await update(world)) == {"dns": Standing.REFUSED}
-    why = "refused: its check of the configuration failed: line 3: what?"
+    why = "refused: the image's check of the configuration failed: line 3: what?"
     assert await standing(world) == (Standing.REFUSED, why)
     assert acts(world) == [f"run {check_instance_of('dns')}"]
     assert events.events() == [Event.UPDATE_REFUSED]
@@ -144,7 +145,7 @@ async def test_a_configuration_that_is_refused_holds_it_back(
     # A configuration that has changed is looked at again.
     world.units.checks.clear()
     world.files.guest_files["dns"] = {"nsd/zone": b"mended"}
-    await world.reconciler.apply(restart=True)
+    await apply(world)
     assert (await standing(world))[0] is Standing.UNCHECKED
     expected = Standing.STAGED if policy == "stage" else Progress.UPDATED
     assert results(await update(world)) == {"dns": expected}

@@ -22,7 +22,7 @@ def test_signatures_come_from_the_xml() -> None:
     assert manager.inputs == {
         "ListAppliances": "",
         "GetAppliance": "s",
-        "Apply": "b",
+        "Apply": "as",
         "Swap": "ssas",
         "Rollback": "sas",
         "GetHistory": "s",
@@ -40,10 +40,10 @@ def test_signatures_come_from_the_xml() -> None:
     assert manager.outputs == {
         "ListAppliances": "a(so)",
         "GetAppliance": "o",
-        "Apply": "asas",
+        "Apply": "asasao",
         "Swap": "o",
         "Rollback": "o",
-        "GetHistory": "a(usssssssttt)",
+        "GetHistory": "a(ussssssstttss)",
         "GetQuarantine": "a(sssst)",
         "ClearQuarantine": "u",
         "GetData": "sttub",

@@ -161,11 +161,3 @@ def test_work_under_way_is_remembered(paths: Paths) -> None:
     states = States(paths)
     states.write("dns", ApplianceState(work=work))
     assert states.read("dns").work == work
-
-
-def test_a_state_of_before_there_was_such_work(paths: Paths) -> None:
-    states = States(paths)
-    states.write("dns", ApplianceState(data_format=3))
-    path = paths.appliance_record("dns")
-    path.write_text(path.read_text().replace('"work": null', '"later": null'))
-    assert states.read("dns") == ApplianceState(data_format=3)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.host.states import States
 from agent.model.errors import HostError, Problem
+from agent.model.generation import Held
 from agent.model.image import Digest
 from agent.model.paths import Paths
 from agent.model.swap import ApplianceState, HistoryEntry, ImageTitle, Phase, Quarantined, Result, Swap
@@ -27,11 +28,15 @@ swaps = st.builds(
     phase=st.sampled_from(Phase),
     old=titles,
     new=titles,
-    wanted=texts,
+    old_generation=texts,
+    new_generation=texts,
+    old_wanted=texts,
+    new_wanted=texts,
     running=st.booleans(),
     soak_s=spans,
     started_at_us=numbers,
     automatic=st.booleans(),
+    back=st.booleans(),
     snapshot=texts,
     restore=texts,
     old_format=numbers,
@@ -39,7 +44,7 @@ swaps = st.builds(
     downtime_ms=spans,
     reason=texts,
     to_old_data=st.booleans(),
-    quarantine=st.booleans(),
+    blame=st.booleans(),
 )
 entries = st.builds(
     HistoryEntry,
@@ -53,11 +58,15 @@ entries = st.builds(
     downtime_ms=spans,
     snapshot=texts,
     data_format=numbers,
+    old_generation=texts,
+    new_generation=texts,
 )
 states = st.builds(
     ApplianceState,
     image=st.none() | digests,
     wanted=texts,
+    generation=texts,
+    held=st.none() | st.builds(Held, texts, texts, st.booleans()),
     data_format=numbers,
     swaps=numbers,
     swap=st.none() | swaps,
@@ -107,12 +116,15 @@ GOOD: dict[str, Any] = {
     "version": 1,
     "image": None,
     "wanted": "",
+    "generation": "",
+    "held": None,
     "data_format": 0,
     "swaps": 0,
     "swap": None,
     "failure": "",
     "history": [],
     "quarantine": [],
+    "work": None,
 }
 TITLE = {"digest": f"sha256:{'0' * 64}", "reference": "dns-nsd:4.7"}
 BROKEN: list[Any] = [

@@ -26,7 +26,7 @@ from agent.plan.swap import TRANSITIONS, Step, Verdict, advance, begin, judge, r
 from tests.fakes.samples import sample_manifest
 
 OLD, NEW, OTHER = (ImageTitle(Digest.of(name), name.decode()) for name in (b"old:1", b"new:2", b"other:3"))
-BEFORE = ApplianceState(image=None, wanted="", data_format=1, swaps=6)
+BEFORE = ApplianceState(image=None, wanted="", generation="aa", data_format=1, swaps=6)
 
 
 def sample_swap(**changes: Any) -> Swap:
@@ -35,7 +35,10 @@ def sample_swap(**changes: Any) -> Swap:
         "phase": Phase.PREPARE,
         "old": OLD,
         "new": NEW,
-        "wanted": "dns",
+        "old_generation": "aa",
+        "new_generation": "aa",
+        "old_wanted": "dns",
+        "new_wanted": "dns",
         "running": True,
         "soak_s": 30.0,
         "started_at_us": 100,
