@@ -87,7 +87,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The one program an image exists for. Commands are argument vectors, never shell text."""
+    """The one program an image exists for. Commands are argument vectors, never shell text.
+
+    One of `reload_signal` and `reload_exec` tells it of new files; with neither it is started anew."""
 
     exec: tuple[str, ...]
     prepare: tuple[str, ...] = ()
@@ -97,7 +99,13 @@ class Service:
     stop_signal: str = "TERM"
     stop_timeout_s: float = 5.0
     reload_signal: str = ""
+    reload_exec: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reloads(self) -> bool:
+        """Whether it takes new files without a restart."""
+        return bool(self.reload_signal or self.reload_exec)
 
 
 @dataclass(frozen=True, slots=True)
