@@ -14,7 +14,7 @@ import sys
 from _socket import AF_UNIX, SOCK_DGRAM, socket
 from select import select
 
-# arch/um/drivers/mconsole.h: magic, version, length, data
+# arch/um/drivers/mconsole.h: magic, version, length, data; agent/host/console.py has more of it
 MAGIC = 0xCAFEBABE
 VERSION = 2
 DATA_SIZE = 512

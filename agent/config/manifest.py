@@ -188,8 +188,11 @@ def _service(value: Value | None) -> Service:
         stop_signal=_signal(stop, "TERM"),
         stop_timeout_s=stop.span("timeout", default=5.0, maximum=600.0) if stop else 5.0,
         reload_signal=_signal(reload, ""),
+        reload_exec=_command(reload.get("exec")) if reload else (),
         environment=_environment(section.section("environment")),
     )
+    if reload and reload.readable and bool(reload.get("signal")) == bool(reload.get("exec")):
+        reload.complain("either “signal” or “exec” is needed, and not both")
     for part in (stop, reload, section):
         if part:
             part.finish()
@@ -339,7 +342,7 @@ def _plain_service(service: Service) -> _Plain:
             "ready": [_plain_ready(ready) for ready in service.ready],
             "ready-timeout": format_span(service.ready_timeout_s),
             "stop": {"signal": service.stop_signal, "timeout": format_span(service.stop_timeout_s)},
-            "reload": {"signal": service.reload_signal} if service.reload_signal else None,
+            "reload": _without_empty({"signal": service.reload_signal, "exec": list(service.reload_exec)}),
             "environment": dict(service.environment),
         }
     )

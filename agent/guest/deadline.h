@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-enum deadline { READY_TIMEOUT, READY_POLL, HEALTH_INTERVAL, STEP_TIMEOUT, STOP_TIMEOUT, DEADLINES };
+enum deadline { READY_TIMEOUT, READY_POLL, HEALTH_INTERVAL, PROBE_TIMEOUT, STOP_TIMEOUT, DEADLINES };
 
 /* Takes the time that all others here go by until the next call; also to begin with. */
 void deadline_wake(void);

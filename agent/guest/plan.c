@@ -260,6 +260,8 @@ static const struct key keys[] = {
 	{"until", parse_until, 0, 0, 0, false},
 	{"exec", parse_command, FIELD(exec), 0, 0, true},
 	{"health", parse_command, FIELD(health), 0, 0, true},
+	{"reload", parse_command, FIELD(reload), 0, 0, true},
+	{"reload-signal", parse_number, FIELD(reload_signal), 1, SIGNAL_MAX, false},
 	{"environment", parse_environment, FIELD(environment), 0, 0, true},
 	{"ready", parse_ready, FIELD(ready), 0, 0, true},
 	{"ready-exec", parse_command, FIELD(ready_exec), 0, 0, true},
@@ -336,6 +338,8 @@ static bool check_complete(struct parser *parser)
 		return refuse(parser, "no exec: there is no service to run");
 	if (plan_awaits(plan, READY_EXEC) != (plan->ready_exec.count > 0))
 		return refuse(parser, "'ready=exec' and 'ready-exec=' go together");
+	if (plan->reload.count > 0 && plan->reload_signal != 0)
+		return refuse(parser, "'reload=' and 'reload-signal=' exclude each other");
 	return true;
 }
 
@@ -345,6 +349,11 @@ bool plan_awaits(const struct plan *plan, enum ready_kind kind)
 		if (plan->ready[i].kind == kind)
 			return true;
 	return false;
+}
+
+bool plan_reloads(const struct plan *plan)
+{
+	return plan->reload.count > 0 || plan->reload_signal != 0;
 }
 
 bool plan_parse(struct plan *plan, char *text, size_t size, char *error, size_t error_size)

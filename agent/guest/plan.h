@@ -69,6 +69,8 @@ struct plan {
 	bool until_check;           /* end after the check: the service is not started */
 	struct plan_list exec;
 	struct plan_list health;
+	struct plan_list reload;    /* tells the service of new files; else the signal does */
+	unsigned reload_signal;     /* 0: none */
 	struct plan_list environment;
 	size_t ready_count;
 	struct plan_ready ready[PLAN_READY_MAX];
@@ -87,5 +89,8 @@ struct plan {
 bool plan_parse(struct plan *plan, char *text, size_t size, char *error, size_t error_size);
 
 bool plan_awaits(const struct plan *plan, enum ready_kind kind);
+
+/* Whether the service can be told of new files while it runs. */
+bool plan_reloads(const struct plan *plan);
 
 #endif

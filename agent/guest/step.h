@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A step: a command that runs to its end beside or before the service (prepare, check, ready-exec, health), with
- * its last line of output kept, since that usually is the reason when it fails.
+ * A step: a command that runs to its end beside or before the service (prepare, check, ready-exec, health, reload),
+ * with its last line of output kept, since that usually is the reason when it fails.
  */
 #ifndef APPLIANCE_STEP_H
 #define APPLIANCE_STEP_H

@@ -5,18 +5,23 @@
  *     preparing ─► checking ─► starting ─► running ─► stopping
  *                                 every phase ─────────►
  *
+ * A reload (reload.c) is a matter of the phase running.
+ *
  * One epoll(7) loop. It sleeps until an event or the nearest deadline.
  */
 #include "supervise.h"
 
 #include "clock.h"
+#include "configuration.h"
 #include "deadline.h"
 #include "descriptors.h"
 #include "environment.h"
 #include "finish.h"
+#include "guest.h"
 #include "log.h"
 #include "ports.h"
 #include "process.h"
+#include "reload.h"
 #include "rfc3164.h"
 #include "step.h"
 
@@ -35,42 +40,9 @@
 #define NOTIFY_SOCKET "/run/appliance/notify"
 
 enum {
-	READY_POLL_MS = 2,                  /* ports */
-	READY_EXEC_POLL_MS = 20,            /* a process each time */
 	DATAGRAMS_PER_WAKEUP = 32,          /* a chatty service must not keep the loop from the rest */
 	NOTIFY_DATAGRAM_MAX = 4096,
-	REASON_MAX = 384,
-	STATUS_MAX = 128,
 };
-
-enum phase { PREPARING, CHECKING, STARTING, RUNNING, STOPPING };
-
-enum source { SIGNALS, CONSOLE, SYSLOG, NOTIFY, STEP_OUTPUT };
-
-static struct {
-	const struct plan *plan;
-	const char *name;                   /* of the service: the last component of exec */
-	char *environment[ENVIRONMENT_MAX + 1];
-	int epoll, signals, syslog, notify;
-	enum phase phase;
-	pid_t service;                      /* 0: not running */
-	enum exit_code exit_code;           /* in phase STOPPING */
-	struct step step;                   /* there is never more than one */
-	bool throttled;                     /* no output is read while the console is backlogged */
-	bool notified_ready;                /* by the service */
-	bool ready_exec_succeeded;
-	bool unhealthy;
-	char reason[REASON_MAX];            /* why not ready yet, or unhealthy */
-	char service_status[STATUS_MAX];    /* STATUS= of the service */
-	struct { int64_t init, boot, prepare, check, service; } at_us;
-} guest;
-
-static void watch(int fd, enum source source, uint32_t events)
-{
-	struct epoll_event event = {.events = events, .data.u32 = source};
-	if (epoll_ctl(guest.epoll, EPOLL_CTL_ADD, fd, &event) < 0)
-		fail(EXIT_RUNTIME, "cannot watch a descriptor: %s", strerror(errno));
-}
 
 static void rewatch(int fd, enum source source, uint32_t events)
 {
@@ -93,12 +65,15 @@ static void stop(enum exit_code code)
 		finish(code);
 	if (guest.step.pid != 0)
 		step_kill(&guest.step, false);
+	if (guest.probe.pid != 0)
+		step_kill(&guest.probe, false);
+	reload_abandon();
 	kill(guest.service, (int)guest.plan->stop_signal);
 	kill(guest.service, SIGCONT);
 	deadline_clear(READY_TIMEOUT);
 	deadline_clear(READY_POLL);
 	deadline_clear(HEALTH_INTERVAL);
-	deadline_clear(STEP_TIMEOUT);
+	deadline_clear(PROBE_TIMEOUT);
 	deadline_set(STOP_TIMEOUT, guest.plan->stop_timeout_ms);
 }
 
@@ -117,6 +92,13 @@ static void stop_timed_out(void)
 	finish(guest.exit_code);
 }
 
+static const char *time_of_end(void)
+{
+	if (guest.phase != RUNNING)
+		return " before it was ready";
+	return reload_under_way() ? " during a reload" : "";
+}
+
 static void service_ended(int status)
 {
 	char description[64];
@@ -125,15 +107,10 @@ static void service_ended(int status)
 		log_print(LOG_INFO, "%s stopped (%s)", guest.name, description);
 		finish(guest.exit_code);
 	}
-	fail(EXIT_SERVICE, "%s ended%s: %s", guest.name, guest.phase == RUNNING ? "" : " before it was ready", description);
+	fail(EXIT_SERVICE, "%s ended%s: %s", guest.name, time_of_end(), description);
 }
 
 /* --- running ---------------------------------------------------------------------------------------- */
-
-static void announce_running(const char *variables)
-{
-	notify_send("%sSTATUS=%s", variables, guest.service_status[0] ? guest.service_status : "running");
-}
 
 static void healthy(void)
 {
@@ -143,7 +120,10 @@ static void healthy(void)
 	}
 	guest.unhealthy = false;
 	log_print(LOG_NOTICE, "%s is healthy again", guest.name);
-	announce_running("WATCHDOG=1\n");
+	if (reload_under_way())
+		notify_send("WATCHDOG=1");
+	else
+		guest_announce_running("WATCHDOG=1\n");
 }
 
 /* No WATCHDOG=1: when this lasts, the host's service manager restarts the guest. */
@@ -157,32 +137,14 @@ static void unhealthy(const char *reason)
 	notify_send("STATUS=unhealthy: %s", reason);
 }
 
-/* Returns false with `reason` if the command cannot even be started. */
-static bool start_step(const struct plan_list *command, bool verbose, char reason[REASON_MAX])
-{
-	if (!step_start(&guest.step, command->item, guest.environment, verbose)) {
-		snprintf(reason, REASON_MAX, "cannot run %s: %s", command->item[0], strerror(errno));
-		return false;
-	}
-	watch(guest.step.output, STEP_OUTPUT, guest.throttled ? 0 : EPOLLIN);
-	return true;
-}
-
-/* A question to the service, which is asked again and again: quiet, and with a time limit of its own. */
-static bool start_probe(const struct plan_list *command, char reason[REASON_MAX])
-{
-	deadline_set(STEP_TIMEOUT, guest.plan->health_timeout_ms);
-	return start_step(command, false, reason);
-}
-
 static void check_health(void)
 {
 	char reason[REASON_MAX];
 	deadline_set(HEALTH_INTERVAL, guest.plan->health_interval_ms);
-	if (guest.step.pid != 0)
-		return;                     /* the last check still runs */
+	if (guest.probe.pid != 0 || reload_confirming())
+		return;                     /* the last check still runs, or others are made */
 	if (guest.plan->health.count > 0) {
-		if (!start_probe(&guest.plan->health, reason))
+		if (!guest_start_probe(&guest.plan->health, reason))
 			unhealthy(reason);
 		return;
 	}
@@ -205,7 +167,7 @@ static void ready(void)
 	int64_t now_us = clock_us();
 	guest.phase = RUNNING;
 	guest.reason[0] = '\0';
-	announce_running("READY=1\n");
+	guest_announce_running("READY=1\n");
 	deadline_clear(READY_TIMEOUT);
 	deadline_clear(READY_POLL);
 	deadline_set(HEALTH_INTERVAL, guest.plan->health_interval_ms);
@@ -213,12 +175,7 @@ static void ready(void)
 		ms(0, now_us), ms(0, guest.at_us.init), ms(guest.at_us.init, guest.at_us.boot),
 		ms(guest.at_us.boot, guest.at_us.prepare), ms(guest.at_us.prepare, guest.at_us.check),
 		guest.name, ms(guest.at_us.check, now_us));
-}
-
-static void poll_again(unsigned delay_ms, const char *reason)
-{
-	snprintf(guest.reason, sizeof guest.reason, "%s", reason);
-	deadline_set(READY_POLL, delay_ms);
+	reload_service_ready();
 }
 
 /* Cheap conditions first: the command is only run when everything else holds. */
@@ -226,16 +183,16 @@ static void check_ready(void)
 {
 	char reason[REASON_MAX];
 	deadline_clear(READY_POLL);
-	if (guest.step.pid != 0)
+	if (guest.probe.pid != 0)
 		return;                     /* the command still runs */
 	const struct plan_ready *closed = ports_first_closed(guest.plan);
 	if (closed != NULL) {
-		poll_again(READY_POLL_MS, ports_describe(closed, reason, sizeof reason));
+		guest_poll_again(READY_POLL_MS, ports_describe(closed, reason, sizeof reason));
 	} else if (plan_awaits(guest.plan, READY_NOTIFY) && !guest.notified_ready) {
 		snprintf(guest.reason, sizeof guest.reason, "%s has not sent READY=1", guest.name);
 	} else if (plan_awaits(guest.plan, READY_EXEC) && !guest.ready_exec_succeeded) {
-		if (!start_probe(&guest.plan->ready_exec, reason))
-			poll_again(READY_EXEC_POLL_MS, reason);
+		if (!guest_start_probe(&guest.plan->ready_exec, reason))
+			guest_poll_again(READY_EXEC_POLL_MS, reason);
 	} else {
 		ready();
 	}
@@ -248,7 +205,7 @@ static void ready_exec_ended(bool succeeded, const char *reason)
 		check_ready();
 		return;
 	}
-	poll_again(READY_EXEC_POLL_MS, reason);
+	guest_poll_again(READY_EXEC_POLL_MS, reason);
 }
 
 static void start_service(void)
@@ -274,7 +231,7 @@ static void check_configuration(void)
 		return;
 	}
 	notify_send("STATUS=checking configuration");
-	if (!start_step(&guest.plan->check, true, reason))
+	if (!guest_start_step(&guest.plan->check, reason))
 		fail(EXIT_CHECK, "check failed: %s", reason);
 }
 
@@ -288,7 +245,7 @@ static void prepare(void)
 		return;
 	}
 	notify_send("STATUS=preparing");
-	if (!start_step(&guest.plan->prepare, true, reason))
+	if (!guest_start_step(&guest.plan->prepare, reason))
 		fail(EXIT_PREPARE, "prepare failed: %s", reason);
 }
 
@@ -310,7 +267,6 @@ static void step_ended(int status)
 {
 	char reason[REASON_MAX];
 	bool succeeded = step_end(&guest.step, status, reason, sizeof reason);
-	deadline_clear(STEP_TIMEOUT);
 	switch (guest.phase) {
 	case PREPARING:
 		if (!succeeded)
@@ -322,18 +278,33 @@ static void step_ended(int status)
 			fail(EXIT_CHECK, "check failed: %s", reason);
 		start_service();
 		break;
-	case STARTING:
-		ready_exec_ended(succeeded, reason);
-		break;
 	case RUNNING:
-		if (succeeded)
-			healthy();
-		else
-			unhealthy(reason);
+		reload_step_ended(succeeded, reason);
 		break;
+	case STARTING:
 	case STOPPING:
 		break;
 	}
+}
+
+static void health_check_ended(bool succeeded, const char *reason)
+{
+	if (succeeded)
+		healthy();
+	else if (!reload_confirming())
+		unhealthy(reason);
+	reload_probe_ended(succeeded, reason);
+}
+
+static void probe_ended(int status)
+{
+	char reason[REASON_MAX];
+	bool succeeded = step_end(&guest.probe, status, reason, sizeof reason);
+	deadline_clear(PROBE_TIMEOUT);
+	if (guest.phase == STARTING)
+		ready_exec_ended(succeeded, reason);
+	else if (guest.phase == RUNNING)
+		health_check_ended(succeeded, reason);
 }
 
 static void reap(void)
@@ -345,6 +316,8 @@ static void reap(void)
 			service_ended(status);
 		else if (pid == guest.step.pid)
 			step_ended(status);
+		else if (pid == guest.probe.pid)
+			probe_ended(status);
 	}
 }
 
@@ -380,8 +353,8 @@ static void take_notification(char *line)
 		guest.notified_ready = true;
 	} else if (strncmp(line, status, sizeof status - 1) == 0) {
 		snprintf(guest.service_status, sizeof guest.service_status, "%s", line + sizeof status - 1);
-		if (guest.phase == RUNNING && !guest.unhealthy)
-			announce_running("");
+		if (guest.phase == RUNNING && !guest.unhealthy && !reload_under_way())
+			guest_announce_running("");
 	}
 }
 
@@ -403,10 +376,16 @@ static void handle_notify(void)
 		check_ready();
 }
 
-static void handle_step_output(void)
+static void handle_output(struct step *step)
 {
-	if (guest.step.output >= 0 && !step_read(&guest.step))
-		epoll_ctl(guest.epoll, EPOLL_CTL_DEL, guest.step.output, NULL);
+	if (step->output >= 0 && !step_read(step))
+		epoll_ctl(guest.epoll, EPOLL_CTL_DEL, step->output, NULL);
+}
+
+static void handle_disks(void)
+{
+	if (configuration_disk_came(guest.disks))
+		reload_disk_came();
 }
 
 /*
@@ -424,6 +403,8 @@ static void throttle(void)
 	rewatch(guest.syslog, SYSLOG, reading);
 	if (guest.step.pid != 0 && guest.step.output >= 0)
 		rewatch(guest.step.output, STEP_OUTPUT, reading);
+	if (guest.probe.pid != 0 && guest.probe.output >= 0)
+		rewatch(guest.probe.output, PROBE_OUTPUT, reading);
 }
 
 static void handle_event(enum source source)
@@ -433,8 +414,26 @@ static void handle_event(enum source source)
 	case CONSOLE: log_flush(); break;
 	case SYSLOG: handle_syslog(); break;
 	case NOTIFY: handle_notify(); break;
-	case STEP_OUTPUT: handle_step_output(); break;
+	case STEP_OUTPUT: handle_output(&guest.step); break;
+	case PROBE_OUTPUT: handle_output(&guest.probe); break;
+	case DISKS: handle_disks(); break;
 	}
+}
+
+static void ready_timed_out(void)
+{
+	if (guest.phase == RUNNING)
+		reload_timed_out();
+	else
+		start_timed_out();
+}
+
+static void poll_ready(void)
+{
+	if (guest.phase == RUNNING)
+		reload_poll();
+	else
+		check_ready();
 }
 
 static void handle_deadlines(void)
@@ -442,11 +441,11 @@ static void handle_deadlines(void)
 	if (deadline_take(STOP_TIMEOUT))
 		stop_timed_out();
 	if (deadline_take(READY_TIMEOUT))
-		start_timed_out();
-	if (deadline_take(STEP_TIMEOUT))
-		step_kill(&guest.step, true);
+		ready_timed_out();
+	if (deadline_take(PROBE_TIMEOUT))
+		step_kill(&guest.probe, true);
 	if (deadline_take(READY_POLL))
-		check_ready();
+		poll_ready();
 	if (deadline_take(HEALTH_INTERVAL))
 		check_health();
 }
@@ -460,18 +459,22 @@ static void set_up(const struct plan *plan, int64_t init_started_us)
 	guest.name = slash + 1;
 	guest.at_us.init = init_started_us;
 	deadline_wake();
-	guest.step.output = -1;
+	guest.step.output = guest.probe.output = -1;
 	deadline_set(READY_TIMEOUT, plan->ready_timeout_ms);
 	environment_make(plan, plan_awaits(plan, READY_NOTIFY) ? NOTIFY_SOCKET : NULL, guest.environment);
 	guest.epoll = epoll_create1(EPOLL_CLOEXEC);
 	guest.signals = descriptors_open_signals();
 	guest.syslog = descriptors_open_socket(SYSLOG_SOCKET);
-	watch(guest.signals, SIGNALS, EPOLLIN);
-	watch(guest.syslog, SYSLOG, EPOLLIN);
-	watch(log_fd(), CONSOLE, 0);
+	guest_watch(guest.signals, SIGNALS, EPOLLIN);
+	guest_watch(guest.syslog, SYSLOG, EPOLLIN);
+	guest_watch(log_fd(), CONSOLE, 0);
 	if (plan_awaits(plan, READY_NOTIFY)) {
 		guest.notify = descriptors_open_socket(NOTIFY_SOCKET);
-		watch(guest.notify, NOTIFY, EPOLLIN);
+		guest_watch(guest.notify, NOTIFY, EPOLLIN);
+	}
+	if (plan_reloads(plan)) {
+		guest.disks = configuration_watch_disks();
+		guest_watch(guest.disks, DISKS, EPOLLIN);
 	}
 }
 

@@ -89,7 +89,7 @@ class Ready:
 class Service:
     """The one program an image exists for. Commands are argument vectors, never shell text.
 
-    One of `reload_signal` and `reload_exec` tells it of new files; with neither it has to be started anew."""
+    One of `reload_signal` and `reload_exec` tells it of new files; with neither it is started anew."""
 
     exec: tuple[str, ...]
     prepare: tuple[str, ...] = ()

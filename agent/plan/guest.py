@@ -84,6 +84,9 @@ def _service_lines(appliance: Appliance, manifest: Manifest) -> Iterator[_Line]:
     yield from _list("check", service.check)
     yield from _list("exec", service.exec)
     yield from _list("health", manifest.health)
+    yield from _list("reload", service.reload_exec)
+    if service.reload_signal:
+        yield "reload-signal", str(signal_number(service.reload_signal))
     for ready in service.ready:
         yield "ready", _ready(ready)
         yield from _list("ready-exec", ready.exec)

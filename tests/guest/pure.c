@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The runtime's pure parts on the build host, under the sanitizers: `pure plan` and `pure syslog` read one case from
- * standard input.
+ * The runtime's pure parts on the build host, under the sanitizers: `pure plan`, `pure syslog`, `pure header` and
+ * `pure path` read one case from standard input.
  */
+#include "newc.h"
 #include "plan.h"
 #include "rfc3164.h"
 
@@ -46,11 +47,38 @@ static int translate(void)
 	return 0;
 }
 
+static int read_header(void)
+{
+	struct newc_entry entry;
+	size_t size;
+	char *header = read_input(&size, 0);
+	if (size == NEWC_HEADER_BYTES && newc_read_header(header, &entry))
+		printf("mode %o, %u bytes, name of %u\n", entry.mode, entry.size, entry.name_size);
+	else
+		puts("no header");
+	free(header);
+	return 0;
+}
+
+static int judge_path(void)
+{
+	size_t size;
+	char *path = read_input(&size, 1);
+	path[size] = '\0';
+	puts(newc_is_plain_path(path) ? "plain" : "not plain");
+	free(path);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "plan") == 0)
 		return parse();
 	if (argc == 2 && strcmp(argv[1], "syslog") == 0)
 		return translate();
+	if (argc == 2 && strcmp(argv[1], "header") == 0)
+		return read_header();
+	if (argc == 2 && strcmp(argv[1], "path") == 0)
+		return judge_path();
 	return 2;
 }

@@ -24,7 +24,7 @@ def pure(tmp_path_factory: pytest.TempPathFactory) -> Run:
         [
             "gcc", "-std=c17", "-D_GNU_SOURCE", "-g", "-Wall", "-Wextra", "-Werror",
             "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{SOURCE}", "-o", program,
-            HERE / "pure.c", SOURCE / "plan.c", SOURCE / "rfc3164.c",
+            HERE / "pure.c", SOURCE / "newc.c", SOURCE / "plan.c", SOURCE / "rfc3164.c",
         ],
         check=True,
     )  # fmt: skip
@@ -54,6 +54,7 @@ prepare=
 check=/bin/check
 exec=-d
 health=/bin/health
+reload-signal=1
 environment=TZ=
 ready=udp 53
 ready=tcp 65535
@@ -68,7 +69,12 @@ health-timeout-ms=2000
 """
 
 
-@pytest.mark.parametrize("plan", [BASE, FULL, FULL.rstrip("\n"), BASE + "\n\n", BASE + "until=check\n"])
+RELOAD = "reload=/bin/tell\nreload=again\n"
+
+
+@pytest.mark.parametrize(
+    "plan", [BASE, FULL, FULL.rstrip("\n"), BASE + "\n\n", BASE + "until=check\n", BASE + RELOAD]
+)
 def test_valid_plans(pure: Run, plan: str) -> None:
     assert pure("plan", plan.encode()).stdout == b"valid\n"
 
@@ -101,6 +107,10 @@ def test_valid_plans(pure: Run, plan: str) -> None:
         ("ready=tcp 65536", "ready: 'tcp 65536' is none of 'tcp PORT', 'udp PORT', 'exec', 'notify'"),
         ("ready=executable", "ready: 'executable' is none of 'tcp PORT', 'udp PORT', 'exec', 'notify'"),
         ("ready=exec", "'ready=exec' and 'ready-exec=' go together"),
+        ("reload=tell", "reload: 'tell' is not an absolute path"),
+        ("reload-signal=0", "reload-signal: '0' is not a number from 1 to 64"),
+        ("reload-signal=HUP", "reload-signal: 'HUP' is not a number from 1 to 64"),
+        (f"{RELOAD}reload-signal=1", "'reload=' and 'reload-signal=' exclude each other"),
         ("stop-signal=TERM", "stop-signal: 'TERM' is not a number from 1 to 64"),
         ("stop-signal=-1", "stop-signal: '-1' is not a number from 1 to 64"),
         ("stop-timeout-ms=86400001", "stop-timeout-ms: '86400001' is not a number from 0 to 86400000"),
@@ -185,3 +195,39 @@ def test_random_datagrams_become_bounded_lines(pure: Run) -> None:
         for line in pure("syslog", datagram).stdout.split(b"\n")[:-1]:
             assert len(line) < 2048
             assert line[:3] in {b"<%d>" % severity for severity in range(8)}
+
+
+def _header(mode: int = 0o100644, size: int = 0, name_size: int = 1) -> bytes:
+    fields = (1, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0)
+    return b"070701" + "".join(f"{field:08x}" for field in fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "entry"),
+    [
+        (_header(0o100644, 0x1A2B, 9), b"mode 100644, 6699 bytes, name of 9"),
+        (_header(0o40755, 0, 1024).upper(), b"mode 40755, 0 bytes, name of 1024"),
+        (_header(0o100644, 0xFFFFFFFF), b"mode 100644, 4294967295 bytes, name of 1"),
+        (_header(name_size=0), b"no header"),
+        (_header(name_size=1025), b"no header"),
+        (_header(name_size=0xFFFFFFFF), b"no header"),
+        (b"070702" + _header()[6:], b"no header"),
+        (_header()[:14] + b"0000 1a4" + _header()[22:], b"no header"),
+        (_header()[:14] + b"0000\0001a4" + _header()[22:], b"no header"),
+        (bytes(110), b"no header"),
+    ],
+)
+def test_archive_headers(pure: Run, header: bytes, entry: bytes) -> None:
+    assert pure("header", header).stdout == entry + b"\n"
+
+
+@pytest.mark.parametrize("path", ["a", "a/b", "...", ".a/b.", "a b/..c", "TRAILER!!!", "ü"])
+def test_plain_paths(pure: Run, path: str) -> None:
+    assert pure("path", path.encode()).stdout == b"plain\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/a", "a/", "a//b", ".", "..", "a/.", "a/../b", "../a", "./a", "a/.."]
+)
+def test_paths_that_lead_elsewhere(pure: Run, path: str) -> None:
+    assert pure("path", path.encode()).stdout == b"not plain\n"

@@ -46,6 +46,7 @@ class Plan:
     check: str | Sequence[str] = ()
     health: str | Sequence[str] = ()
     ready_exec: str | Sequence[str] = ()
+    reload: str | Sequence[str] = ()
     more: Sequence[str] = ()
     """Further lines as they stand in the plan."""
 
@@ -57,6 +58,7 @@ class Plan:
             "exec": self.exec,
             "health": self.health,
             "ready-exec": self.ready_exec,
+            "reload": self.reload,
         }
 
     @property
@@ -163,7 +165,13 @@ class Guest:
         return self.process.wait(TIMEOUT_S)
 
     def command(self, text: str) -> str:
-        """Send a command to the management console and return its answer (arch/um/drivers/mconsole.h)."""
+        """Send a command to the management console and return its answer."""
+        error, reply = self.ask(text)
+        assert error == 0, reply
+        return reply
+
+    def ask(self, text: str) -> tuple[int, str]:
+        """The error number and the text that the command was answered with (arch/um/drivers/mconsole.h)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             # The kernel answers to the sender's address: an abstract one needs no file.
             client.bind("")
@@ -171,10 +179,44 @@ class Guest:
             request = _MCONSOLE_REQUEST.pack(_MCONSOLE_MAGIC, _MCONSOLE_VERSION, len(text), text.encode())
             client.sendto(request, str(self.directory / "uml/guest/mconsole"))
             answer = client.recv(65536)
-        error, _, length = struct.unpack_from("=III", answer)
-        reply = answer[12 : 12 + length].decode()
-        assert error == 0, reply
-        return reply
+        error, _, length = struct.unpack_from("=iII", answer)
+        return error, answer[12 : 12 + length].decode()
+
+    def deliver(self, files: Mapping[str, bytes] | bytes) -> None:
+        """Plug in the disk with these configuration files, or with these bytes in place of an archive."""
+        content = files if isinstance(files, bytes) else configuration_archive(files)
+        disk = self.directory / "disk"
+        disk.write_bytes(content + bytes(-len(content) % 512))
+        self.command(f"config ubddr={disk}")
+
+    def withdraw(self) -> None:
+        """Take the disk away, when the guest's kernel has closed it."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while (reply := self.ask("remove ubdd")[1]).startswith("Device is currently open"):
+            assert time.monotonic() < deadline, reply
+            time.sleep(0.01)
+        assert not reply.strip("\0 "), reply
+
+    @property
+    def outcome(self) -> str:
+        """The status with which the last reload ended; '' while none has."""
+        datagrams = self.datagrams
+        begun = [at for at, datagram in enumerate(datagrams) if datagram.startswith("RELOADING=1\n")]
+        ends = [text for text in datagrams[begun[-1] :] if text.startswith("READY=1\n")] if begun else []
+        return ends[0].removeprefix("READY=1\nSTATUS=") if ends else ""
+
+    def reload(self, files: Mapping[str, bytes] | bytes) -> str:
+        """A whole reload as the host does it; its outcome."""
+        begun = self.reloads
+        self.deliver(files)
+        self.wait_until(lambda: self.reloads > begun and self.outcome != "")
+        self.withdraw()
+        return self.outcome
+
+    @property
+    def reloads(self) -> int:
+        """How many reloads have begun."""
+        return sum(datagram.startswith("RELOADING=1\n") for datagram in self.datagrams)
 
     def stop(self) -> int:
         """The host's clean stop; returns the exit status."""
@@ -264,6 +306,11 @@ def _second_archive(plan: Plan | str, options: Options) -> dict[str, bytes]:
     if "localtime" in options:
         files["appliance/localtime"] = options["localtime"]
     return files
+
+
+def configuration_archive(files: Mapping[str, bytes]) -> bytes:
+    """What the host puts on the disk of a reload."""
+    return archive({f"appliance/config/{name}": content for name, content in files.items()})
 
 
 class Boot(Protocol):

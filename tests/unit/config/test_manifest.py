@@ -112,6 +112,19 @@ def test_readiness(ready: str, expected: tuple[Ready, ...]) -> None:
     assert read(f"{HEAD}service: {{exec: [/bin/a], ready: {ready}}}\n").service.ready == expected
 
 
+@pytest.mark.parametrize(
+    ("reload", "signal", "command"),
+    [("{signal: USR1}", "USR1", ()), ("{exec: [/bin/tell, now]}", "", ("/bin/tell", "now"))],
+)
+def test_how_the_service_is_told_of_new_files(reload: str, signal: str, command: tuple[str, ...]) -> None:
+    service = read(f"{HEAD}service: {{exec: [/bin/a], reload: {reload}}}\n").service
+    assert (service.reload_signal, service.reload_exec, service.reloads) == (signal, command, True)
+
+
+def test_a_service_that_cannot_be_told() -> None:
+    assert not read(HEAD + SERVICE).service.reloads
+
+
 def test_another_interface_is_the_only_finding() -> None:
     text = COMPLETE.replace("interface: 1", "interface: 2") + "unheard-of: 1\n"
     assert findings(text) == ["manifest.yaml:1:12: interface: interface 2; this agent implements 1"]
@@ -165,6 +178,11 @@ def test_what_is_missing_is_named(key: str) -> None:
         "service: {exec: [/bin/a], ready-timeout: 0}",
         "service: {exec: [/bin/a], stop: {signal: SIGTERM}}",
         "service: {exec: [/bin/a], stop: {timeout: 11min}}",
+        "service: {exec: [/bin/a], reload: HUP}",
+        "service: {exec: [/bin/a], reload: {}}",
+        "service: {exec: [/bin/a], reload: {signal: BANG}}",
+        "service: {exec: [/bin/a], reload: {exec: [tell]}}",
+        "service: {exec: [/bin/a], reload: {signal: HUP, exec: [/bin/tell]}}",
         "service: {exec: [/bin/a], environment: {'A B': c}}",
         "service: {exec: [/bin/a], environment: {A: [b]}}",
     ],
@@ -231,8 +249,12 @@ conditions = st.lists(
     max_size=4,
     unique_by=lambda ready: (ready.kind, ready.port),
 )
+reloads = (
+    st.just(("", ())) | st.tuples(st.sampled_from(SIGNALS), st.just(())) | st.tuples(st.just(""), commands)
+)
 services = st.builds(
-    Service,
+    lambda reload, **rest: Service(reload_signal=reload[0], reload_exec=reload[1], **rest),
+    reload=reloads,
     exec=commands,
     prepare=st.just(()) | commands,
     check=st.just(()) | commands,
@@ -240,7 +262,6 @@ services = st.builds(
     ready_timeout_s=spans,
     stop_signal=st.sampled_from(SIGNALS),
     stop_timeout_s=spans,
-    reload_signal=st.sampled_from(("", *SIGNALS)),
     environment=st.dictionaries(st.from_regex(r"\A[A-Z_]{1,9}\Z"), texts, max_size=3).map(
         lambda d: tuple(d.items())
     ),
