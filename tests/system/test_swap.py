@@ -177,8 +177,9 @@ def test_wishes_can_be_granted(host: Host, site: str) -> None:
 
 def test_configuration_is_linted_before_anything_is_stopped(host: Host, site: str) -> None:
     pid = host.unit(site, "MainPID")
-    host.write("/etc/appliance/config/web/fail-check", "")
-    host.run("systemctl", "restart", "appliance-agent")
+    host.write("/etc/appliance/config/web/fail-check-of-2", "")
+    host.run("appliancectl", "apply")
+    host.wait("rest", lambda: host.json("history", site))
     assert "the image's check of the configuration failed: check failed" in swap(host, site, "misbehave:2")
     assert host.unit(site, "MainPID") == pid
     assert fetch(host) == "misbehave 1\n"

@@ -151,8 +151,9 @@ def test_stage_checks_and_waits(store: Host, make: Make, files: dict[str, Path])
         run_timer(store)
     assert outlook(store, "web") == ("staged", "staged")
     assert len(store.journal("APPLIANCE_EVENT=update_available", since=cursor)) == 1
-    store.write("/etc/appliance/config/web/fail-check", "")
-    store.run("systemctl", "restart", "appliance-agent")
+    store.write("/etc/appliance/config/web/fail-check-of-2", "")
+    store.run("appliancectl", "apply")
+    store.wait("rest", lambda: store.json("history", "web"))
     run_timer(store)
     standing, reason = outlook(store, "web")
     assert standing == "refused"
