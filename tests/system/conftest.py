@@ -1,5 +1,5 @@
-"""Fixtures of the system tier: hosts from tests/run (APPLIANCE_LABS, APPLIANCE_IMAGES), appliances on
-them."""
+"""Fixtures of the system tier: hosts from tests/run (APPLIANCE_LABS, APPLIANCE_IMAGES), which share the
+tests (APPLIANCE_PART), and appliances on them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from tests.system.images import CRASH, Kind
 from tests.system.lab import Host
 
 LABS = os.environ.get("APPLIANCE_LABS", "").split()
+PART, PARTS = map(int, os.environ.get("APPLIANCE_PART", "1/1").split("/"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the modules that are this host's share."""
+    modules = sorted({item.path for item in items})
+    own = set(modules[PART - 1 :: PARTS])
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in own])
+    items[:] = [item for item in items if item.path in own]
 
 ZONE = """\
 $TTL 300
