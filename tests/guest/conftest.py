@@ -55,6 +55,12 @@ def machine(kernel: Path, build_directory: Path, image_tree: Path) -> Machine:
     return Machine(kernel=kernel, runtime=runtime, tools=tools, image=image)
 
 
+@pytest.fixture(scope="session")
+def prober(image_tree: Path) -> bytes:
+    """The tests' own program, for images that lack it."""
+    return (image_tree / "usr/bin/prober").read_bytes()
+
+
 @pytest.fixture
 def boot(machine: Machine) -> Iterator[Boot]:
     """A function that starts a guest; every guest ends with the test."""

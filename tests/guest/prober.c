@@ -6,6 +6,7 @@
  *     prober send SOCKET TEXT…    send each text (with \n and \xNN understood) as one datagram to a local socket
  *     prober as UID COMMAND…      run a command as an unprivileged user
  *     prober random               whether getrandom(2) answers at once
+ *     prober ask dns|http COUNT   a query each 2 ms, for www.example.test or http://127.0.0.1/; says how many were lost
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -14,6 +15,8 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 static int bind_udp(const char *port)
@@ -59,6 +62,82 @@ static int send_datagram(int fd, const char *path, const char *text)
 	return 0;
 }
 
+static int64_t now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static int connect_to(int type, int port)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	const struct timeval timeout = {.tv_sec = 1};
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	int fd = socket(AF_INET, type, 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* One socket for all queries, as a resolver has it. An answer must say NOERROR and have a record. */
+static int ask_dns(int number)
+{
+	static int fd = -1;
+	static const char question[] = "\1\0\0\1\0\0\0\0\0\0\3www\7example\4test\0\0\1\0\1";
+	unsigned char query[2 + sizeof question - 1] = {(unsigned char)(number >> 8), (unsigned char)number};
+	unsigned char answer[512];
+	if (fd < 0)
+		fd = connect_to(SOCK_DGRAM, 53);
+	memcpy(query + 2, question, sizeof question - 1);
+	if (send(fd, query, sizeof query, 0) < 0)
+		return 0;
+	for (;;) {
+		ssize_t size = recv(fd, answer, sizeof answer, 0);
+		if (size < 0)
+			return 0;
+		if (size >= 12 && answer[0] == query[0] && answer[1] == query[1])
+			return (answer[3] & 0xf) == 0 && answer[7] > 0;
+	}
+}
+
+static int ask_http(int number)
+{
+	static const char request[] = "GET / HTTP/1.0\r\n\r\n";
+	char answer[512];
+	(void)number;
+	int fd = connect_to(SOCK_STREAM, 80);
+	if (fd < 0)
+		return 0;
+	ssize_t size = send(fd, request, sizeof request - 1, MSG_NOSIGNAL);
+	if (size > 0)
+		size = recv(fd, answer, sizeof answer - 1, 0);
+	close(fd);
+	answer[size > 0 ? size : 0] = '\0';
+	return strstr(answer, " 200 ") != NULL;
+}
+
+static int ask(int (*one)(int number), int count)
+{
+	int lost = 0;
+	int64_t longest_us = 0;
+	for (int i = 0; i < count; i++) {
+		int64_t from_us = now_us();
+		if (!one(i))
+			lost++;
+		int64_t took_us = now_us() - from_us;
+		if (took_us > longest_us)
+			longest_us = took_us;
+		if (took_us < 2000)
+			usleep((useconds_t)(2000 - took_us));
+	}
+	printf("asked %d, lost %d, longest %.1f ms\n", count, lost, (double)longest_us / 1000.0);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "udp") == 0)
@@ -80,5 +159,7 @@ int main(int argc, char **argv)
 		char bytes[16];
 		return getrandom(bytes, sizeof bytes, GRND_NONBLOCK) != sizeof bytes;
 	}
+	if (argc == 4 && strcmp(argv[1], "ask") == 0)
+		return ask(strcmp(argv[2], "dns") == 0 ? ask_dns : ask_http, atoi(argv[3]));
 	return 2;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -351,3 +352,129 @@ def test_web_sites_move_between_images(
     after = hear(start(boot, telling(shipped(second), READ_SITE), data=data))
     assert {"This is page.html", "This is style.css", "This is data.unheard-of"} <= set(before)
     assert after == before
+
+
+# --- new files while the service runs
+
+
+def restless(image: Image, kind: str, count: int) -> Image:
+    """The image with a client in the guest that asks all the time. It comes with the configuration, where
+    nothing can be executed, and is begun by the first health check."""
+    own = " ".join(image.manifest.health)
+    program = "/run/appliance/prober"
+    first = (
+        f"cp /run/appliance/config/prober {program}; chmod +x {program};"
+        f" ({program} ask {kind} {count} | logger -t heard) >/dev/null 2>&1 & echo begun | logger -t heard"
+    )
+    return with_health(image, SHELL, "-c", f"[ -e {program} ] || {{ {first}; }}; exec {own}")
+
+
+def lost_in_reloads(guest: Guest, sets: list[dict[str, bytes]], *, count: int) -> int:
+    """How many of the questions of restless() had no answer while the guest took these files."""
+    guest.wait_text("heard: begun")
+    for files in sets:
+        assert guest.reload(files) == "running", guest.describe()
+    assert "heard: asked" not in guest.text, "the reloads outlasted the questions"
+    guest.wait_text("heard: asked")
+    [heard] = re.findall(rf"heard: asked {count}, lost ([0-9]+)", guest.text)
+    return int(heard)
+
+
+def zone_with(records: bytes, serial: int) -> bytes:
+    return ZONE.replace(b" 1 3600", b" %d 3600" % serial) + records
+
+
+@each_dns
+def test_dns_takes_new_changed_and_removed_zones(
+    shipped: Callable[[str], Image], boot: Boot, name: str
+) -> None:
+    names = ("kept.changed.test", "www.removed.test", "www.added.test", "fresh.changed.test")
+    script = "".join(f"nslookup -type=a {each} 127.0.0.1 | grep -E '^Address: |find'; " for each in names)
+    image = telling(shipped(name), f"{script}echo ROUND")
+    before = {"changed.test": zone_with(b"kept IN A 192.0.2.1\n", 1), "removed.test": ZONE}
+    after = {
+        "changed.test": zone_with(b"kept IN A 192.0.2.2\nfresh IN A 192.0.2.3\n", 2),
+        "added.test": ZONE,
+    }
+    guest = start(boot, image, config={f"zones/{zone}.zone": text for zone, text in before.items()})
+    guest.wait_text("heard: END")
+    assert guest.reload({f"zones/{zone}.zone": text for zone, text in after.items()}) == "running"
+    rounds = guest.text.count("heard: END")
+    guest.wait_until(lambda: guest.text.count("heard: END") >= rounds + 2)
+    lines = [line.split("heard: ", 1)[1] for line in guest.lines if "heard: " in line]
+    last = lines[: len(lines) - lines[::-1].index("END")][-6:-2]
+    assert last == [
+        "Address: 192.0.2.2",
+        "** server can't find www.removed.test: REFUSED",
+        "Address: 192.0.2.80",
+        "Address: 192.0.2.3",
+    ]
+    assert guest.stop() == 0
+
+
+@each_dns
+def test_dns_loses_no_query_by_a_reload(
+    shipped: Callable[[str], Image], boot: Boot, prober: bytes, name: str
+) -> None:
+    count = 800
+    sets = [
+        {
+            "prober": prober,
+            "zones/example.test.zone": zone_with(b"more IN A 192.0.2.9\n" * 100, serial),
+            f"zones/of{serial}.test.zone": ZONE,
+        }
+        for serial in range(1, 6)
+    ]
+    guest = start(boot, restless(shipped(name), "dns", count), config=sets[0])
+    assert lost_in_reloads(guest, sets[1:], count=count) == 0, guest.describe()
+    assert guest.stop() == 0
+
+
+@pytest.mark.parametrize("server", ["nginx", "lighttpd"])
+def test_web_loses_no_request_by_a_reload(
+    shipped: Callable[[str], Image], boot: Boot, data: Path, prober: bytes, server: str
+) -> None:
+    count = 800
+    sets = [
+        {
+            f"{path.split('/')[0]}/more.conf": content + b"# %d\n" % number
+            for path, content in SETTINGS.items()
+        }
+        | {"prober": prober}
+        for number in range(5)
+    ]
+    guest = start(boot, restless(shipped(f"web-{server}"), "http", count), config=sets[0], data=data)
+    assert lost_in_reloads(guest, sets[1:], count=count) == 0, guest.describe()
+    assert guest.stop() == 0
+
+
+@pytest.mark.parametrize("server", ["nginx", "lighttpd"])
+def test_web_takes_new_settings(
+    shipped: Callable[[str], Image], boot: Boot, data: Path, server: str
+) -> None:
+    image = telling(
+        shipped(f"web-{server}"), "wget -S -O /dev/null http://127.0.0.1/ 2>&1 | grep Settings-Of"
+    )
+    guest = start(boot, image, data=data)
+    guest.wait_text("heard: END")
+    assert f"Settings-Of: {server}" not in guest.text
+    assert guest.reload(SETTINGS) == "running"
+    guest.wait_text(f"Settings-Of: {server}")
+    assert guest.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("dns-nsd", "nsd"), ("dns-knot", "knot"), ("web-nginx", "nginx"), ("web-lighttpd", "lighttpd")],
+)
+def test_settings_that_are_wrong_change_nothing(
+    shipped: Callable[[str], Image], boot: Boot, data: Path, name: str, path: str
+) -> None:
+    config = {"zones/example.test.zone": ZONE}
+    guest = start(boot, shipped(name), config=config, data=data if name.startswith("web") else None)
+    guest.wait_ready()
+    outcome = guest.reload({**config, f"{path}/more.conf": b"no_such_option on;\n"})
+    assert outcome.startswith("reload failed: check failed: "), guest.describe()
+    assert guest.reload(config) == "running"
+    guest.wait_until(lambda: guest.watchdog_count > 0)
+    assert guest.stop() == 0
