@@ -262,6 +262,8 @@ class ApplianceFiles:
         launch = self._paths.appliance_runtime(name) / "launch"
         if not _has_content(launch, plan.launch) or (plan.initrd and not self._initrd(plan).exists()):
             yield Change("write its launch plan", lambda: self._write_runtime(plan), name, Effect.RESTART)
+        elif self._other_initrds(plan):
+            yield Change("remove an initrd that is not used", lambda: self._remove_initrds(plan), name)
 
     def _plan_drop_in(self, plan: AppliancePlan) -> Iterator[Change]:
         name = plan.appliance.name
@@ -300,10 +302,17 @@ class ApplianceFiles:
         if plan.initrd and not self._initrd(plan).exists():
             self._write_initrd(plan)
         write_file(directory / "launch", plan.launch, mode=0o640, group=group_id(name))
-        for old in directory.glob("initrd-*"):
-            if old.name != os.path.basename(plan.initrd):
-                old.unlink()
+        self._remove_initrds(plan)
         remove_strays(directory)
+
+    def _other_initrds(self, plan: AppliancePlan) -> list[Path]:
+        """Those of plans that were staged, and are not in force."""
+        found = self._paths.appliance_runtime(plan.appliance.name).glob("initrd-*")
+        return [path for path in found if path.name != os.path.basename(plan.initrd)]
+
+    def _remove_initrds(self, plan: AppliancePlan) -> None:
+        for path in self._other_initrds(plan):
+            path.unlink(missing_ok=True)
 
     def _create_volume(self, name: str, size_bytes: int) -> None:
         volume = self._paths.data_volume(name)

@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if item.path not in own])
     items[:] = [item for item in items if item.path in own]
 
+
 ZONE = """\
 $TTL 300
 @ SOA ns hostmaster 1 3600 600 86400 300

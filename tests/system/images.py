@@ -37,7 +37,11 @@ architecture: x86_64
 role: {role}
 service:
   prepare: [/bin/busybox, sh, -c, "test ! -e /run/appliance/config/fail-prepare{prepare}"]
-  check: [/bin/busybox, sh, -c, "cd /run/appliance/config; test ! -e fail-check -a ! -e fail-check-of-{version}"]
+  check:
+    - /bin/busybox
+    - sh
+    - -c
+    - cd /run/appliance/config; test ! -e fail-check -a ! -e fail-check-of-{version}
   exec: {exec}
   ready: {{tcp: {port}}}
   ready-timeout: 3s

@@ -228,6 +228,54 @@ def test_staging_leaves_what_the_running_guest_was_started_from(files: Appliance
     assert {path.name for path in run.iterdir()} == {"launch", "initrd-2"}
 
 
+def test_what_was_staged_in_vain_goes_without_a_restart(
+    files: ApplianceFiles, paths: Paths
+) -> None:
+    first, second = plan_of(), replace(plan_of(), initrd="/run/appliance/dns/initrd-2")
+    apply(files.plan(first))
+    planned_at_us = files.planned_at_us("dns")
+    apply(files.plan_staging(second))
+    [change] = files.plan(first)
+    assert (str(change), change.effect) == ("dns: remove an initrd that is not used", Effect.NONE)
+    change.apply()
+    run = paths.appliance_runtime("dns")
+    assert {path.name for path in run.iterdir()} == {"launch", Path(first.initrd).name}
+    assert (files.planned_at_us("dns"), files.plan(first)) == (planned_at_us, [])
+
+
+def test_a_delivery_is_a_whole_number_of_sectors(files: ApplianceFiles, paths: Paths) -> None:
+    plan = plan_of()
+    apply(files.plan(plan))
+    path = Path(files.write_delivery(plan))
+    content = path.read_bytes()
+    assert len(content) % 512 == 0
+    assert content.rstrip(b"\0") == plan.guest_archive.rstrip(b"\0")
+    assert files.reloaded_at_us("dns") == 0
+    files.remove_delivery("dns", taken=False)
+    assert (path.exists(), files.reloaded_at_us("dns")) == (False, 0)
+    files.remove_delivery("dns", taken=True)
+    assert files.reloaded_at_us("dns") > 0
+    assert (paths.appliance_runtime("dns") / "reloaded").read_bytes() == b""
+
+
+def test_what_a_crash_left_is_removed_by_the_next_agent(files: ApplianceFiles, paths: Paths) -> None:
+    apply(files.plan(plan_of()))
+    paths.generations("dns").mkdir()
+    files.write_delivery(plan_of())
+    left = (
+        paths.state / ".assignments.json.x.tmp",
+        paths.appliance_record("dns").with_name(".state.x.tmp"),
+        paths.generations("dns") / ".aa.x.tmp",
+        paths.appliance_runtime("dns") / ".launch.x.tmp",
+        paths.drop_in_directory("dns") / ".50-appliance.conf.x.tmp",
+    )
+    for path in left:
+        path.touch()
+    files.remove_strays()
+    assert not any(path.exists() for path in (*left, paths.appliance_runtime("dns") / "delivery"))
+    assert files.plan(plan_of()) == []
+
+
 def test_what_cannot_start_has_no_initrd_to_stage(files: ApplianceFiles) -> None:
     assert [change.text for change in files.plan_staging(plan_of(refusal="no image"))] == [
         "write its unit settings"
