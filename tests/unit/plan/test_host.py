@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from agent.config.manifest import read_manifest, render_manifest
 from agent.config.tree import read_tree
-from agent.launch import read_plan
 from agent.model.assignments import Assignments
 from agent.model.errors import ConfigurationError
 from agent.model.host import HostFacts
@@ -237,15 +236,6 @@ def test_the_launch_plan() -> None:
         "arg vec0:transport=fd,fd={tap0},vec=0,mac=02:00:00:00:00:53",
     ]
     assert re.fullmatch(r"/run/appliance/dns/initrd-[0-9a-f]{16}", plan.initrd)
-
-
-def test_the_launcher_reads_what_was_written(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan()
-    (tmp_path / "launch").write_text(plan.launch)
-    monkeypatch.setattr(
-        "builtins.open", lambda path, **options: (tmp_path / path.split("/")[-1]).open(**options)
-    )
-    assert [directive for directive, _ in read_plan("dns")] == BENIGN[0][1:]
 
 
 def test_the_boot_plan() -> None:
