@@ -291,7 +291,7 @@ def test_the_drop_in() -> None:
         ("[Service]", "TimeoutStopSec", "20s"),
         ("[Service]", "LogExtraFields", "APPLIANCE_IMAGE=dns-nsd:4.6.1-1"),
         ("[Service]", "LogExtraFields", f"APPLIANCE_IMAGE_DIGEST={plan.image.digest}"),
-        ("[Service]", "ReadWritePaths", "/var/lib/appliance/appliances/dns/data.img"),
+        ("[Service]", "BindPaths", "/var/lib/appliance/appliances/dns/data.img"),
         ("[Service]", "OpenFile", "/run/systemd/notify:notify"),
         ("[Service]", "OpenFile", "/dev/net/tun:tun0"),
     ]
@@ -304,11 +304,17 @@ def test_a_host_whose_systemd_opens_no_files() -> None:
     ]
 
 
+def test_a_kernel_of_the_administrator_s() -> None:
+    lines = read_unit(make_plan({**APPLIANCE, "kernel": "/opt/linux"}).drop_in)
+    assert ("[Service]", "BindReadOnlyPaths", "-/opt/linux") in lines
+    assert ("[Service]", "ExecStop", "/usr/lib/appliance/stop dns") in lines
+
+
 def test_an_image_without_data_gets_none() -> None:
     plan = make_plan(manifest={key: value for key, value in MANIFEST.items() if key != "data"})
     assert plan.data_bytes == 0
     assert "ubd1" not in plan.launch
-    assert "ReadWritePaths" not in plan.drop_in
+    assert "BindPaths" not in plan.drop_in
     assert "data=" not in boot_of(plan)
 
 
