@@ -4,9 +4,9 @@ appliance.yaml(5)."""
 from __future__ import annotations
 
 from agent.config.common import (
-    check_absolute_path,
     check_address,
     check_group_name,
+    check_kernel_path,
     check_mac,
     check_network_name,
     check_reference,
@@ -47,7 +47,7 @@ def read_appliance(name: str, section: Section, *, default_network: str) -> Appl
         data_bytes=section.size("data", default=0, minimum=MINIMUM_DATA_BYTES, maximum=1 << 44),
         health_interval_s=health.span("interval", default=2.0, minimum=0.1, maximum=3600.0),
         isolation=section.choice("isolation", Isolation.STRICT),
-        kernel=section.text("kernel", default=KERNEL, check=check_absolute_path),
+        kernel=section.text("kernel", default=KERNEL, check=check_kernel_path),
         time_zone=section.text("timezone", default="", check=check_time_zone),
         update=_update(section.section("update")),
         snapshots=section.choice("snapshot", Snapshots.AUTO),

@@ -20,6 +20,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _DOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 )
+_UNIT_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
 _TIME_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 
 
@@ -47,6 +48,14 @@ def check_absolute_path(text: str) -> str:
         and not text.startswith("//")
     )
     return "" if clean else f"“{text}” is not an absolute path in its plain form"
+
+
+def check_kernel_path(text: str) -> str:
+    """The same, of characters that mean themselves in a list of mounts in a unit file."""
+    if wrong := check_absolute_path(text):
+        return wrong
+    clean = _UNIT_PATH.fullmatch(text)
+    return "" if clean else f"“{text}” has other characters than letters, digits and /._+-"
 
 
 def check_domain(text: str) -> str:

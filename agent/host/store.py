@@ -58,7 +58,7 @@ class Damage:
 
 
 def stamp_of(status: os.stat_result) -> str:
-    """What `verified` holds for a file in this state; agent/launch.py makes the same line."""
+    """What `verified` holds for a file in this state; agent/launcher/image.c makes the same line."""
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 

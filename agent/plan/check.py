@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.config.units import format_span
+from agent.model.appliance import KERNEL
 from agent.model.host import HostFacts
 from agent.model.image import Image
 from agent.model.names import check_instance_of
 from agent.plan.cpio import archive
-from agent.plan.dropin import OVERHEAD_BYTES, START_MARGIN_S
+from agent.plan.dropin import OVERHEAD_BYTES, START_MARGIN_S, add_kernel
 from agent.plan.guest import check_text, guest_files
 from agent.plan.host import AppliancePlan, initrd_path
 from agent.plan.launch import kernel_arguments, render_launch_plan
@@ -76,6 +77,8 @@ def _render_drop_in(plan: AppliancePlan, image: Image, *, host: HostFacts) -> st
         "SyslogIdentifier": appliance.name,
     }.items():
         unit.add("Service", key, value)
+    if appliance.kernel != KERNEL:
+        add_kernel(unit, appliance.kernel)
     unit.add("Service", "LogExtraFields", "")
     unit.add("Service", "LogExtraFields", f"APPLIANCE={appliance.name}")
     unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE={image.manifest.reference}")

@@ -58,12 +58,21 @@ def render_drop_in(
         unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE={image.manifest.reference}")
         unit.add("Service", "LogExtraFields", f"APPLIANCE_IMAGE_DIGEST={image.digest}")
     if data_volume:
-        unit.add("Service", "ReadWritePaths", data_volume)
+        unit.add("Service", "BindPaths", data_volume)
     if appliance.kernel != KERNEL:
+        add_kernel(unit, appliance.kernel)
         # Only our kernel shuts down in order on SIGTERM (packaging/kernel/patches).
         unit.add("Service", "ExecStop", f"/usr/lib/appliance/stop {appliance.name}")
     _add_devices(unit, ports, host)
     return unit.render()
+
+
+def add_kernel(unit: UnitFile, path: str) -> None:
+    """Give a kernel of the administrator's a place in the unit's root.
+
+    It may be missing: the launcher says better than systemd that it is.
+    """
+    unit.add("Service", "BindReadOnlyPaths", f"-{path}")
 
 
 def _add_devices(unit: UnitFile, ports: tuple[Port, ...], host: HostFacts) -> None:

@@ -1,6 +1,6 @@
 """The launch plan: what /usr/lib/appliance/launch opens, checks and executes for one appliance.
 
-One directive on a line, read by agent/launch.py without any parser that would cost start-up time:
+One directive on a line, read by agent/launcher/launch.c, line by line:
 
     image SHA256 PATH          verify that the file is the one that was imported (its stamp lies beside it)
     tap NAME                   attach to this tap; its descriptor becomes {tap0}, {tap1} … in order

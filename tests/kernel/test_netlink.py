@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import daemon, launch
+from agent import daemon
 from agent.host import netlink
 from agent.host.netlink import ALIAS, LinkMonitor, Netlink, tap_owner
 from agent.model.change import Change, Effect
@@ -24,6 +24,7 @@ from agent.model.network import Bridge, Tap
 from tests.kernel.conftest import mount
 from tests.kernel.links import addresses, identities, ip, links
 
+LAUNCHER = Path(__file__).parents[2] / "agent/launcher"
 OWNER, OTHER = 61000, 61001
 BRIDGE = Bridge(
     name="br-lan",
@@ -363,18 +364,36 @@ def frame_of(tun: int, kind: bytes) -> bytes:
     pytest.fail("it did not come")
 
 
-def test_the_launcher_attaches_and_frames_arrive(net: Netlink) -> None:
+def launch(tmp_path: Path, tun: int) -> subprocess.CompletedProcess[str]:
+    """Start a guest whose kernel is true(1), with `tun` for its tap."""
+    if not (tmp_path / "launch").exists():
+        define = f'-DRUNTIME_DIRECTORY="{tmp_path}"'
+        subprocess.run([LAUNCHER / "build", "--output", tmp_path / "launch", define], check=True)
+        (tmp_path / "dns").mkdir()
+        (tmp_path / "dns/launch").write_text("tap ap-dns\nexec /usr/bin/true\n")
+    return subprocess.run(
+        ["bash", "-c", 'exec 3<&"$1" 4>/dev/null "$2" dns', "bash", str(tun), tmp_path / "launch"],
+        env={"LISTEN_FDS": "2", "LISTEN_FDNAMES": "tun0:notify", "TMPDIR": "/tmp"},
+        pass_fds=[tun],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_launcher_attaches_and_frames_arrive(net: Netlink, tmp_path: Path) -> None:
     everything(net)
     tun, second = (os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC) for _ in range(2))
     try:
-        assert launch.open_tap({"tun0": tun}, 0, "ap-dns") == tun
+        assert launch(tmp_path, tun).returncode == 0
         assert "LOWER_UP" in links()["ap-dns"]["flags"]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"x", ("10.88.0.77", 9))
         # Somebody asks who has the address: a broadcast by the bridge; no packet information before it.
         assert frame_of(tun, ARP)[:12] == b"\xff" * 6 + bytes.fromhex(BRIDGE.mac.replace(":", ""))
-        with pytest.raises(launch.RefusalError, match="Device or resource busy"):
-            launch.open_tap({"tun0": second}, 0, "ap-dns")
+        refused = launch(tmp_path, second)
+        assert refused.returncode == os.EX_TEMPFAIL
+        assert "cannot attach to tap ap-dns: Resource busy; " in refused.stderr
     finally:
         os.close(tun)
         os.close(second)

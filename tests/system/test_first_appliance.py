@@ -148,6 +148,18 @@ def test_sandbox_is_as_tight_as_promised(host: Host, web: str) -> None:
     assert f"\nUid:\t{user}\t{user}\t{user}\t{user}\n" in text
 
 
+def test_guest_has_a_root_of_its_own(host: Host, web: str, make: Make) -> None:
+    make("other", "image: misbehave:1\ndata: 8M\n")
+    pid = host.unit(web, "MainPID")["MainPID"]
+    root = f"/proc/{pid}/root"
+    assert host.run("ls", f"{root}/etc") == ""
+    assert host.run("ls", f"{root}/var/lib/appliance").split() == ["appliances", "images"]
+    assert host.run("find", f"{root}/var/lib/appliance/appliances", "-type", "f").split() == [
+        f"{root}/var/lib/appliance/appliances/web/data.img"
+    ]
+    assert host.run("ls", f"{root}/run/appliance").split() == ["memory", "web"]
+
+
 def test_guest_is_pinned_and_limited(host: Host, web: str) -> None:
     pid = host.unit(web, "MainPID")["MainPID"]
     core = host.appliance(web)["core"]

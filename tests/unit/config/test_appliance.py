@@ -91,6 +91,10 @@ timezone: Europe/Berlin
             ["dns.yaml:2:9: kernel: “../linux” is not an absolute path in its plain form"],
         ),
         (
+            "image: a\nkernel: /opt/a b:c",
+            ["dns.yaml:2:9: kernel: “/opt/a b:c” has other characters than letters, digits and /._+-"],
+        ),
+        (
             "image: a\ntimezone: ../../etc/shadow",
             ["dns.yaml:2:11: timezone: “../../etc/shadow” is not a time zone such as Europe/Berlin"],
         ),

@@ -56,6 +56,11 @@ def test_the_drop_in() -> None:
     ]
 
 
+def test_a_kernel_of_the_administrator_s() -> None:
+    lines = read_unit(make_check({**APPLIANCE, "kernel": "/opt/linux"}).drop_in)
+    assert ("[Service]", "BindReadOnlyPaths", "-/opt/linux") in lines
+
+
 def test_a_host_whose_systemd_opens_no_files() -> None:
     assert "OpenFile" not in make_check(host=sample_facts(systemd_version=252)).drop_in
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from agent.config.manifest import read_manifest, render_manifest
 from agent.config.tree import read_tree
-from agent.launch import read_plan
 from agent.model.assignments import Assignments
 from agent.model.errors import ConfigurationError
 from agent.model.host import HostFacts
@@ -239,15 +238,6 @@ def test_the_launch_plan() -> None:
     assert re.fullmatch(r"/run/appliance/dns/initrd-[0-9a-f]{16}", plan.initrd)
 
 
-def test_the_launcher_reads_what_was_written(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan()
-    (tmp_path / "launch").write_text(plan.launch)
-    monkeypatch.setattr(
-        "builtins.open", lambda path, **options: (tmp_path / path.split("/")[-1]).open(**options)
-    )
-    assert [directive for directive, _ in read_plan("dns")] == BENIGN[0][1:]
-
-
 def test_the_boot_plan() -> None:
     assert boot_of(make_plan()).splitlines() == [
         "interface=1",
@@ -301,7 +291,7 @@ def test_the_drop_in() -> None:
         ("[Service]", "TimeoutStopSec", "20s"),
         ("[Service]", "LogExtraFields", "APPLIANCE_IMAGE=dns-nsd:4.6.1-1"),
         ("[Service]", "LogExtraFields", f"APPLIANCE_IMAGE_DIGEST={plan.image.digest}"),
-        ("[Service]", "ReadWritePaths", "/var/lib/appliance/appliances/dns/data.img"),
+        ("[Service]", "BindPaths", "/var/lib/appliance/appliances/dns/data.img"),
         ("[Service]", "OpenFile", "/run/systemd/notify:notify"),
         ("[Service]", "OpenFile", "/dev/net/tun:tun0"),
     ]
@@ -314,11 +304,17 @@ def test_a_host_whose_systemd_opens_no_files() -> None:
     ]
 
 
+def test_a_kernel_of_the_administrator_s() -> None:
+    lines = read_unit(make_plan({**APPLIANCE, "kernel": "/opt/linux"}).drop_in)
+    assert ("[Service]", "BindReadOnlyPaths", "-/opt/linux") in lines
+    assert ("[Service]", "ExecStop", "/usr/lib/appliance/stop dns") in lines
+
+
 def test_an_image_without_data_gets_none() -> None:
     plan = make_plan(manifest={key: value for key, value in MANIFEST.items() if key != "data"})
     assert plan.data_bytes == 0
     assert "ubd1" not in plan.launch
-    assert "ReadWritePaths" not in plan.drop_in
+    assert "BindPaths" not in plan.drop_in
     assert "data=" not in boot_of(plan)
 
 
