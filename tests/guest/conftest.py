@@ -41,8 +41,10 @@ def image_tree(build_directory: Path) -> Path:
     (tree / "etc/resolv.conf").write_text("nameserver 192.0.2.1\n")
     (tree / "etc/localtime").write_bytes(b"of the image")
     (tree / "etc/hosts").symlink_to("/run/appliance/hosts")
-    program = tree / "usr/bin/prober"
-    subprocess.run(["musl-gcc", "-static", "-s", "-Os", "-o", program, HERE / "prober.c"], check=True)
+    for name in ("prober", "traps", "registers"):
+        program = tree / "usr/bin" / name
+        options = ["-D_GNU_SOURCE", "-static", "-s", "-Os"]
+        subprocess.run(["musl-gcc", *options, "-o", program, HERE / f"{name}.c"], check=True)
     return tree
 
 
