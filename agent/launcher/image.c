@@ -2,18 +2,18 @@
 #include "image.h"
 
 #include "refuse.h"
-#include "sha256.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sha2.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STAMP_MAX = 128 };
+enum { STAMP_MAX = 128, HEX_MAX = 2 * SHA256_DIGEST_LENGTH + 1 };
 
 static long long nanoseconds(const struct timespec *time)
 {
@@ -51,22 +51,25 @@ static bool proven_before(int fd, const char *image)
 	return strcmp(now, then) == 0;
 }
 
-static void hash(int fd, const char *path, char hex[SHA256_HEX])
+static void hash(int fd, const char *path, char hex[HEX_MAX])
 {
 	static unsigned char block[64 * 1024];
-	struct sha256 state;
+	unsigned char digest[SHA256_DIGEST_LENGTH];
+	SHA2_CTX state;
 	ssize_t size;
-	sha256_begin(&state);
+	SHA256Init(&state);
 	while ((size = read(fd, block, sizeof block)) > 0)
-		sha256_add(&state, block, (size_t)size);
+		SHA256Update(&state, block, (size_t)size);
 	if (size < 0)
 		refuse(EXIT_CONFIG, "image %s: %s", path, strerror(errno));
-	sha256_end(&state, hex);
+	SHA256Final(digest, &state);
+	for (size_t i = 0; i < sizeof digest; i++)
+		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
 void check_image(const char *digest, const char *path)
 {
-	char found[SHA256_HEX];
+	char found[HEX_MAX];
 	if (path[0] != '/')
 		refuse(EXIT_CONFIG, "launch plan: %s is no path of an image", path);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
