@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 from agent import __version__
 from agent.core.agent import Agent
@@ -59,6 +60,17 @@ IDLE_S = 3600.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What lies on the disk, each by who reads and writes it."""
+
+    files: ApplianceFiles
+    images: ImageStore
+    states: States
+    generations: Generations
+    volumes: VolumeSnapshots
+
+
 class Daemon:
     """Everything that lives as long as the process does."""
 
@@ -74,72 +86,76 @@ class Daemon:
         self._objects = Objects(bus)
         self._shown, self._shown_operations = set[str](), set[int]()
         self._operations = Operations(self._on_operation, before=int(time.time()))
-        files, images, states = ApplianceFiles(paths), ImageStore(paths.images), States(paths)
-        generations = Generations(paths)
+        kept = _Kept(
+            files=ApplianceFiles(paths),
+            images=ImageStore(paths.images),
+            states=States(paths),
+            generations=Generations(paths),
+            volumes=VolumeSnapshots(paths),
+        )
+        self._outside = OutsideView(self._prober, OutageMeter)
         planner = Planner(
             facts=read_facts(paths.root),
-            files=files,
-            images=images,
-            states=states,
-            generations=generations,
+            files=kept.files,
+            images=kept.images,
+            states=kept.states,
+            generations=kept.generations,
         )
         self._reconciler = Reconciler(
             planner=planner,
-            files=files,
+            files=kept.files,
             links=self._netlink,
             units=self._units,
             watch=self._watch,
             busy=self._operations.busy,
         )
-        volumes = VolumeSnapshots(paths)
-        outside = OutsideView(self._prober, OutageMeter)
-        steps = Steps(
-            reconciler=self._reconciler,
-            planner=planner,
-            watch=self._watch,
-            units=self._units,
-            files=files,
-            images=images,
-            volumes=volumes,
-            outside=outside,
-            console=console,
-        )
-        swapper = Swapper(
-            steps=steps,
-            reconciler=self._reconciler,
-            operations=self._operations,
-            watch=self._watch,
-            units=self._units,
-            files=files,
-            images=images,
-            states=states,
-            volumes=volumes,
-            generations=generations,
-        )
+        swapper = self._swapper(kept, planner)
         updates = Updates(
             reconciler=self._reconciler,
             swapper=swapper,
             operations=self._operations,
             watch=self._watch,
-            images=images,
+            images=kept.images,
             now=local_time,
         )
-        data = self._data_keeper(files, states, volumes, outside)
         parts = self._reconciler, self._watch, swapper, self._operations, updates
-        self._agent = Agent(*parts, data=data, on_applied=self._show_appliances)
+        self._agent = Agent(*parts, data=self._data_keeper(kept), on_applied=self._show_appliances)
 
-    def _data_keeper(
-        self, files: ApplianceFiles, states: States, volumes: VolumeSnapshots, outside: OutsideView
-    ) -> DataKeeper:
+    def _swapper(self, kept: _Kept, planner: Planner) -> Swapper:
+        steps = Steps(
+            reconciler=self._reconciler,
+            planner=planner,
+            watch=self._watch,
+            units=self._units,
+            files=kept.files,
+            images=kept.images,
+            volumes=kept.volumes,
+            outside=self._outside,
+            console=console,
+        )
+        return Swapper(
+            steps=steps,
+            reconciler=self._reconciler,
+            operations=self._operations,
+            watch=self._watch,
+            units=self._units,
+            files=kept.files,
+            images=kept.images,
+            states=kept.states,
+            volumes=kept.volumes,
+            generations=kept.generations,
+        )
+
+    def _data_keeper(self, kept: _Kept) -> DataKeeper:
         steps = DataSteps(
             reconciler=self._reconciler,
             operations=self._operations,
             watch=self._watch,
             units=self._units,
-            files=files,
-            states=states,
-            volumes=volumes,
-            outside=outside,
+            files=kept.files,
+            states=kept.states,
+            volumes=kept.volumes,
+            outside=self._outside,
         )
         return DataKeeper(
             steps=steps,
@@ -147,8 +163,8 @@ class Daemon:
             operations=self._operations,
             watch=self._watch,
             units=self._units,
-            states=states,
-            volumes=volumes,
+            states=kept.states,
+            volumes=kept.volumes,
         )
 
     async def run(self) -> None:

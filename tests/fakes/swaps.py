@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
+from agent.core import operations
 from agent.model.errors import HostError, Problem
 from agent.model.generation import Generation
+from agent.model.guest import RELOAD_FAILED
 from agent.model.swap import ApplianceState
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
+
+if TYPE_CHECKING:
+    from tests.fakes.world import World
 
 
 class FakeStates:
@@ -70,3 +76,27 @@ class FakeOutside:
     def measure(self, plan: AppliancePlan) -> FakeMeasurement:
         del plan
         return FakeMeasurement()
+
+
+class FakeConsole:
+    """Guests that take what they are given, unless `refusals` says why not."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.refusals: dict[str, str] = {}
+
+    def deliver(self, instance: str, path: str) -> None:
+        del path
+        self._world.journal.note(f"deliver {instance}")
+        reason = self.refusals.get(instance, "")
+        text = f"{RELOAD_FAILED}{reason}" if reason else "running"
+        units, ended_at_us = self._world.units, operations.now_us() + 1
+        started_at_us = units.status[instance].started_at_us
+        units.become(
+            instance, "active", status_text=text, started_at_us=started_at_us, state_changed_us=ended_at_us
+        )
+        if not reason:
+            units.took(instance)
+
+    def withdraw(self, instance: str) -> None:
+        self._world.journal.note(f"withdraw {instance}")

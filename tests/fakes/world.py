@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 from agent.config.tree import ConfigurationFiles
-from agent.core import operations
 from agent.core.agent import Agent
 from agent.core.data import DataKeeper
 from agent.core.data_steps import DataSteps
@@ -32,7 +31,6 @@ from agent.core.watch import Watch
 from agent.model.assignments import Assignments
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError, ImageError, Problem, UnitError
-from agent.model.guest import RELOAD_FAILED
 from agent.model.health import UnitStatus
 from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
@@ -42,7 +40,7 @@ from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
-from tests.fakes.swaps import FakeGenerations, FakeOutside, FakeStates
+from tests.fakes.swaps import FakeConsole, FakeGenerations, FakeOutside, FakeStates
 from tests.fakes.volumes import FakeVolumes
 
 
@@ -115,30 +113,6 @@ class FakeUnits:
             self.become(appliance, "failed", result="exit-code")
             raise
         self.become(appliance, active_state)
-
-
-class FakeConsole:
-    """Guests that take what they are given, unless `refusals` says why not."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.refusals: dict[str, str] = {}
-
-    def deliver(self, instance: str, path: str) -> None:
-        del path
-        self._world.journal.note(f"deliver {instance}")
-        reason = self.refusals.get(instance, "")
-        text = f"{RELOAD_FAILED}{reason}" if reason else "running"
-        units, ended_at_us = self._world.units, operations.now_us() + 1
-        started_at_us = units.status[instance].started_at_us
-        units.become(
-            instance, "active", status_text=text, started_at_us=started_at_us, state_changed_us=ended_at_us
-        )
-        if not reason:
-            units.took(instance)
-
-    def withdraw(self, instance: str) -> None:
-        self._world.journal.note(f"withdraw {instance}")
 
 
 class FakeLinks:

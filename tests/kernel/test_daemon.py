@@ -177,12 +177,12 @@ async def test_new_configuration_and_what_becomes_of_the_objects(
     async with running(bus, paths, manager) as found:
         configure(paths, "web")
         (paths.configuration / "appliances/dns.yaml").unlink()
-        [changes, problems] = await found.call("Apply", False, signature="b")
+        [changes, problems, _] = await found.call("Apply", [], signature="as")
         assert "web: create tap ap-web" in changes
         assert problems == []
         assert await found.call("ListAppliances") == [[["web", f"{ROOT}/appliance/web"]]]
         assert set(links()) == {"br-default", "ap-web"}
-        assert await found.call("Apply", False, signature="b") == [[], []]
+        assert await found.call("Apply", [], signature="as") == [[], [], []]
     assert Event.APPLIED in events.events()
 
 
@@ -212,7 +212,7 @@ async def test_a_broken_configuration_keeps_it_neither_from_starting_nor_from_wa
     async with running(bus, paths, manager) as found:
         assert await found.call("ListAppliances") == [[["dns", f"{ROOT}/appliance/dns"]]]
         with pytest.raises(HostError, match=r"dns\.yaml:2:1"):
-            await found.call("Apply", False, signature="b")
+            await found.call("Apply", [], signature="as")
     assert Event.REFUSED in events.events()
 
 
@@ -240,10 +240,10 @@ async def test_an_appliance_is_asked_from_outside(
         await until(lambda: events.entries[-1][0] is Event.DEGRADED)
         configure(paths, "web", f"image: dns-nsd\n{network}health: {{probe: none}}\n")
         # It concerns the agent alone: nothing of the host is to be changed.
-        assert await found.call("Apply", False, signature="b") == [[], []]
+        assert await found.call("Apply", [], signature="as") == [[], [], []]
         await until(lambda: events.entries[-1][0] is Event.HEALTHY)
         (paths.configuration / "appliances/web.yaml").unlink()
-        await found.call("Apply", False, signature="b")
+        await found.call("Apply", [], signature="as")
     assert not [call for call in found.systemd.calls if "Restart" in call]
 
 
@@ -260,7 +260,7 @@ async def test_a_swap_outlives_the_agent(bus: MessageBus, paths: Paths, manager:
     assert (current.parent / "previous").readlink().name == NEWER.directory
     async with running(bus, paths, manager) as found:
         assert await found.call("GetHistory", "dns", signature="s") == history
-        assert await found.call("Apply", False, signature="b") == [[], []]
+        assert await found.call("Apply", [], signature="as") == [[], [], []]
         [path] = await found.call("Rollback", "dns", [], signature="sas")
         assert await ended(found, path) == "succeeded"
     assert current.readlink().name == NEWER.directory

@@ -228,9 +228,7 @@ def test_staging_leaves_what_the_running_guest_was_started_from(files: Appliance
     assert {path.name for path in run.iterdir()} == {"launch", "initrd-2"}
 
 
-def test_what_was_staged_in_vain_goes_without_a_restart(
-    files: ApplianceFiles, paths: Paths
-) -> None:
+def test_what_was_staged_in_vain_goes_without_a_restart(files: ApplianceFiles, paths: Paths) -> None:
     first, second = plan_of(), replace(plan_of(), initrd="/run/appliance/dns/initrd-2")
     apply(files.plan(first))
     planned_at_us = files.planned_at_us("dns")
