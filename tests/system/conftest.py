@@ -4,6 +4,7 @@ tests (APPLIANCE_PART), and appliances on them."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +19,12 @@ PART, PARTS = map(int, os.environ.get("APPLIANCE_PART", "1/1").split("/"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the modules that are this host's share."""
-    modules = sorted({item.path for item in items})
-    own = set(modules[PART - 1 :: PARTS])
+    """Keep the modules that are this host's share: about as many tests as the others have."""
+    shares: list[list[Path]] = [[] for _ in range(PARTS)]
+    counts = Counter(item.path for item in items)
+    for module in sorted(counts, key=lambda path: (-counts[path], path)):
+        min(shares, key=lambda share: sum(counts[path] for path in share)).append(module)
+    own = set(shares[PART - 1])
     config.hook.pytest_deselected(items=[item for item in items if item.path not in own])
     items[:] = [item for item in items if item.path in own]
 
