@@ -71,6 +71,7 @@ class Reconciler:
         self._cut_off: list[str] = []
         self._known_failures: set[str] = set()
         self._waiting: set[str] = set()
+        self._spared: frozenset[str] = frozenset()
         self._gathered: Gathered | None = None
         # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a
         # disk.
@@ -120,7 +121,7 @@ class Reconciler:
             if not kept:
                 await self.run(partial(self._planner.keep_configuration, aim.written))
             # From here on this is the plan even if a step fails: the next run takes up where this one ended.
-            self._gathered = aim.gathered
+            await self.run(partial(self._follow_generations, aim))
             self._waiting = {name for name, course in aim.courses.items() if course is Course.WAIT}
             await self._follow(plan)
             users, no_users = await self._carry_out(
@@ -252,12 +253,27 @@ class Reconciler:
 
     def _aim(self, running: Collection[str], **how: bool) -> Aim:
         """See agent.core.aim."""
-        now = Now(self.plan, self._gathered, frozenset(self._busy()), running)
-        return make_aim(self._planner, now, **how)
+        self._spared = frozenset(self._busy())
+        return make_aim(self._planner, Now(self.plan, self._gathered, self._spared, running), **how)
+
+    def _not_ours(self) -> Collection[str]:
+        """Appliances that this run leaves alone: an operation is under way, or was when it began, and the
+        plan says nothing of what has come of that."""
+        return self._spared | set(self._busy())
+
+    def _follow_generations(self, aim: Aim) -> None:
+        """Remember what the plan was made from, but for appliances that have got on since."""
+        has = self._gathered
+        got_on = {
+            name: has.generation(name)
+            for name in self._spared
+            if has and name in has.contents and name in aim.gathered.contents
+        }
+        self._gathered = aim.gathered.with_generations(got_on)
 
     def _keep(self, aim: Aim) -> None:
         keep_quietly(partial(self._files.keep_assignments, aim.plan.assignments))
-        busy = self._busy()
+        busy = self._not_ours()
         for name, appliance in aim.plan.appliances.items():
             if name not in busy:
                 self._planner.keep_state(name, appliance, aim.gathered.generation(name))
@@ -267,7 +283,7 @@ class Reconciler:
         for name in sorted(self._files.known() - set(plan.appliances)):
             changes += self._files.plan_removal(name)
         changes += self._plan_links(plan)
-        busy = self._busy()
+        busy = self._not_ours()
         for name, appliance in plan.appliances.items():
             if name not in busy:
                 changes += self._files.plan(appliance)
@@ -343,7 +359,7 @@ class Reconciler:
     async def _follow(self, plan: HostPlan) -> None:
         """Make this the plan, and watch exactly its appliances."""
         # Plans that operations have put in force since this one was made.
-        put = {name: self.plan.appliances[name] for name in self._busy() if name in self.plan.appliances}
+        put = {name: self.plan.appliances[name] for name in self._not_ours() if name in self.plan.appliances}
         plan = replace(plan, appliances={**plan.appliances, **put}) if put else plan
         before, self.plan = self.plan, plan
         stale = False
@@ -368,7 +384,7 @@ class Reconciler:
         One that could not start again runs on as it is: a mistyped image must not end a service.
         """
         loaded = await self._units.loaded_appliances()
-        busy = self._busy() if pending else ()
+        busy = self._not_ours() if pending else ()
         reason = Effect.RESTART if pending else Effect.CUT_OFF
         concerned = {change.appliance for change in changes if reason in change.effect}
         return sorted(
@@ -387,7 +403,7 @@ class Reconciler:
         return [
             name
             for name, appliance in plan.appliances.items()
-            if name not in self._busy()
+            if name not in self._not_ours()
             and (loaded.get(name) not in _RUNNING or appliance.can_start)
             and await self.run(partial(self._files.needs_growth, appliance))
         ]

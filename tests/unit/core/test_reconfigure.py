@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from agent.core.operations import Operation, OperationState
@@ -296,3 +298,37 @@ async def test_a_swap_to_what_it_has_is_still_refused(world: World) -> None:
     await set_up(world)
     with pytest.raises(ImageError, match="already"):
         await world.swapper.configure("dns", world.reconciler._planner.gather().generation("dns"))
+
+
+async def test_one_that_ends_while_another_configuration_is_applied(
+    guests: Guests, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_up(world, soak="1h")
+    await world.run("old")
+    checked, stop, run = asyncio.Event(), world.units.stop, world.units.run
+
+    async def check_for_long(instance: str) -> UnitStatus:
+        await checked.wait()
+        return await run(instance)
+
+    monkeypatch.setattr(world.units, "run", check_for_long)
+    world.files.guest_files["dns"] = NEW_ZONE
+    _, [operation] = await world.agent().apply()
+    await reach(world, operation, "prepare")
+    await world.reconciler.idle()
+
+    async def stop_while_it_ends(appliance: str) -> None:
+        await stop(appliance)
+        checked.set()
+        await reach(world, operation, "soak")
+        operation.request_hurry()
+        await world.operations.finished(operation)
+
+    monkeypatch.setattr(world.units, "stop", stop_while_it_ends)
+    world.files.write("appliances/old.yaml", "")
+    await world.reconciler.apply(restart=True)
+    assert operation.state is OperationState.SUCCEEDED
+    assert (state_of(world).generation, state_of(world).held) == (written(world), None)
+    assert world.reconciler.plan.appliances["dns"].inputs.configuration == NEW_ZONE
+    assert world.files.owned["dns"].initrd == guests.configured["dns"]
+    assert await apply(world) == NOTHING
