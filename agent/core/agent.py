@@ -82,7 +82,10 @@ class Agent:
 
         Configurations that a guest would notice are put on trial: the operations that do so.
         """
-        await self._swapper.hurry()
+        if self._swapper.watches():
+            # What is not valid must not end anything.
+            await self._reconciler.check(retry=retry)
+            await self._swapper.hurry()
         outcome = await self._apply(restart=True, retry=retry)
         operations, problems = await self._begin_trials(outcome.trials)
         return replace(outcome, problems=(*outcome.problems, *problems)), operations
@@ -94,6 +97,10 @@ class Agent:
             try:
                 operations.append(await self._swapper.configure(name, generation))
             except ApplianceError as error:
+                # Somebody else may have asked for the same.
+                if operation := await self._swapper.trial_of(name, generation):
+                    operations.append(operation)
+                    continue
                 problems.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
         self._report_problems(problems)
         return operations, problems
@@ -132,7 +139,7 @@ class Agent:
         return await self._swapper.swap(name, reference, request)
 
     async def rollback(self, name: str, *, with_data: bool) -> Operation:
-        """Begin to go back to the image before the last swap; see Swapper.rollback."""
+        """Begin to go back to what was before the last swap; see Swapper.rollback."""
         return await self._swapper.rollback(name, with_data=with_data)
 
     async def state(self, name: str) -> ApplianceState:

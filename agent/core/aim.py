@@ -4,6 +4,7 @@ from what stays in its place. Called in the reconciler's thread; changes nothing
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,8 @@ from agent.model.errors import ApplianceError, ConfigurationError, Problem
 from agent.model.generation import Generation
 from agent.plan.generations import Course
 from agent.plan.host import AppliancePlan, HostPlan
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,8 @@ class Now:
 @dataclass(frozen=True, slots=True)
 class Aim:
     """How things are to be: `plan`, made from `gathered`. What the administrator's files say is `written`,
-    and `target` its plan. `courses` is what becomes of that, by appliance; those that are busy have none.
+    and `target` its plan. `before` has the plans of what is in force, as far as they are known; `courses` is
+    what becomes of what is written, by appliance; those that are busy have none.
 
     `problems` are what appliances ask for in vain, and have not although it is written.
     """
@@ -37,6 +41,7 @@ class Aim:
     gathered: Gathered
     target: HostPlan
     plan: HostPlan
+    before: Mapping[str, AppliancePlan]
     courses: Mapping[str, Course]
     problems: tuple[str, ...]
 
@@ -66,29 +71,64 @@ def make_aim(
         planner.clear_failures(written)
     target, problems = planner.plan(written, now.plan.assignments)
     planner.check_volumes(target)
-    courses, staying = dict[str, Course](), dict[str, Generation]()
-    for name, new in target.appliances.items():
-        if name in now.busy:
-            if now.gathered and name in now.plan.appliances:
-                staying[name] = now.gathered.generation(name)
-            continue
-        courses[name] = Course.TAKE
-        if has := planner.in_force(name, but=new.inputs.generation):
-            old = now.plan.appliances.get(name) or planner.plan_generation(
-                written, name, has, now.plan.assignments
-            )
-            courses[name] = planner.course_of(
-                name, old, new, running=name in now.running, applying=applying, retry=retry
-            )
-            if courses[name] is not Course.TAKE:
-                staying[name] = has
+    has = _in_force(planner, now, target)
+    before = {**_planned_before(planner, now, written, has), **now.plan.appliances}
+    courses = {
+        name: planner.course_of(
+            name,
+            before.get(name),
+            new,
+            running=name in now.running,
+            applying=applying,
+            retry=retry,
+        )
+        if name in has
+        else Course.TAKE
+        for name, new in target.appliances.items()
+        if name not in now.busy
+    }
+    staying = {name: has[name] for name in has if courses.get(name) is not Course.TAKE}
     gathered, plan = written, target
     if staying:
-        gathered = _mixed(written, staying)
-        plan, more = planner.plan(gathered, now.plan.assignments)
-        problems = (*problems, *more, *planner.why_held(courses))
-    plan, problems = _spare_busy(now, target, plan, tuple(dict.fromkeys(problems)))
-    return Aim(written, gathered, target, plan, courses, problems)
+        try:
+            gathered = _mixed(written, staying)
+        except ConfigurationError:
+            if applying:
+                raise
+            # Without a plan there would be no appliance at all.
+            _log.warning("What is in force does not go together with what is written, which counts instead.")
+            courses = dict.fromkeys(courses, Course.TAKE)
+        else:
+            plan, more = planner.plan(gathered, now.plan.assignments)
+            problems = (*problems, *more, *planner.why_held(courses))
+    plan, problems = _spare_busy(planner, now, target, plan, tuple(dict.fromkeys(problems)))
+    return Aim(written, gathered, target, plan, before, courses, problems)
+
+
+def _in_force(planner: Planner, now: Now, target: HostPlan) -> dict[str, Generation]:
+    """The configurations that appliances have, where these differ from what is written."""
+    found = {}
+    for name, new in target.appliances.items():
+        if name in now.busy:
+            has = now.gathered.generation(name) if now.gathered and name in now.plan.appliances else None
+        else:
+            has = planner.in_force(name, but=new.inputs.generation)
+        if has:
+            found[name] = has
+    return found
+
+
+def _planned_before(
+    planner: Planner, now: Now, written: Gathered, has: Mapping[str, Generation]
+) -> Mapping[str, AppliancePlan]:
+    """How appliances would be planned as they are, of which an agent that starts has no plan yet."""
+    if set(has) <= set(now.plan.appliances):
+        return {}
+    try:
+        plan, _problems = planner.plan(written.with_generations(has), now.plan.assignments)
+    except ApplianceError:
+        return {}
+    return plan.appliances
 
 
 def _mixed(written: Gathered, staying: Mapping[str, Generation]) -> Gathered:
@@ -103,7 +143,7 @@ def _mixed(written: Gathered, staying: Mapping[str, Generation]) -> Gathered:
 
 
 def _spare_busy(
-    now: Now, target: HostPlan, plan: HostPlan, problems: tuple[str, ...]
+    planner: Planner, now: Now, target: HostPlan, plan: HostPlan, problems: tuple[str, ...]
 ) -> tuple[HostPlan, tuple[str, ...]]:
     """Leave appliances as they are of which an operation is under way."""
     busy: dict[str, AppliancePlan] = {
@@ -121,8 +161,13 @@ def _spare_busy(
     later = [
         f"{name}: an operation is under way; apply once more when it has ended"
         for name in sorted(busy)
-        if target.appliances.get(name) != busy[name]
+        if not _is_coming(planner, target.appliances.get(name), busy[name])
     ]
     told = (problem for problem in problems if problem.partition(": ")[0] not in busy)
     appliances = dict(sorted({**plan.appliances, **busy}.items()))
     return replace(plan, appliances=appliances), (*told, *later)
+
+
+def _is_coming(planner: Planner, wanted: AppliancePlan | None, has: AppliancePlan) -> bool:
+    """Whether an appliance is planned as it is to be, or is just being brought there."""
+    return wanted == has or (wanted is not None and planner.is_on_trial(wanted))

@@ -6,7 +6,7 @@ Blocking; agent.core.reconcile calls it in its thread, and brings the plan about
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePath
@@ -16,7 +16,7 @@ from agent.core.world import Files, GenerationKeeper, Images, StateKeeper
 from agent.model.appliance import Appliance
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
-from agent.model.errors import ApplianceError, ConfigurationError, Finding, HostError, ImageError
+from agent.model.errors import ApplianceError, ConfigurationError, Finding, HostError, ImageError, Problem
 from agent.model.generation import Generation
 from agent.model.host import HostFacts
 from agent.model.image import Image
@@ -59,7 +59,10 @@ class Gathered:
         return Gathered(files, read_tree(files), {**self.contents, **contents})
 
     def _path(self, name: str) -> str:
-        return next(path for path in self.files.appliances if PurePath(path).stem == name)
+        for path in self.files.appliances:
+            if PurePath(path).stem == name:
+                return path
+        raise ApplianceError(f"There is no appliance “{name}”.", problem=Problem.NOT_FOUND)
 
 
 class Planner:
@@ -128,6 +131,23 @@ class Planner:
         """What to do with what is written for an appliance; see agent.plan.generations."""
         state, _lost = self._state(name)
         return course_of(state, old, new, running=running, applying=applying, retry=retry)
+
+    def is_on_trial(self, plan: AppliancePlan) -> bool:
+        """Whether this configuration is what is being tried."""
+        state, _lost = self._state(plan.appliance.name)
+        return state.swap is not None and state.swap.new_generation == plan.inputs.generation
+
+    def forget(self, names: Collection[str]) -> None:
+        """Forget what configurations appliances had that are configured no more: who is configured under
+        such a name again begins anew."""
+        for name in names:
+            keep_quietly(partial(self._forget, name))
+
+    def _forget(self, name: str) -> None:
+        state = self._states.read(name)
+        if state.generation or state.held:
+            self._states.write(name, replace(state, generation="", held=None))
+        self._generations.remove(name, but=())
 
     def why_held(self, courses: Mapping[str, Course]) -> Iterator[str]:
         """Why configurations are not in force that were tried before."""

@@ -24,7 +24,7 @@ from agent.model.change import Change, Effect
 from agent.model.errors import ApplianceError, Problem
 from agent.model.generation import Generation
 from agent.model.network import Tap
-from agent.plan.generations import Course, can_reload
+from agent.plan.generations import can_reload
 from agent.plan.host import AppliancePlan, HostPlan
 from agent.util.journal import Event, log_event
 
@@ -33,7 +33,11 @@ _log = logging.getLogger(__name__)
 _NO_USER = -1
 LONG_THREADS = 4
 _STOP, _GROW, _RESTART = "stop", "grow its data volume", "restart"
-_RELOAD, _START_WITH = "reload its configuration", "restart with its new configuration"
+_CHECK, _RELOAD, _START_WITH = (
+    "check its new configuration",
+    "reload its configuration",
+    "restart with its new configuration",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Reconciler:
         self._lock = asyncio.Lock()
         self._cut_off: list[str] = []
         self._known_failures: set[str] = set()
-        self._waiting: set[str] = set()
+        self._written: dict[str, str] = {}
         self._spared: frozenset[str] = frozenset()
         self._gathered: Gathered | None = None
         # One thread: netlink sockets and files are used by one at a time, and the loop never waits for a
@@ -103,7 +107,7 @@ class Reconciler:
                     f"{name}: {_RESTART}"
                     for name in await self._to_restart(plan, changes, but=growing, pending=True)
                 ),
-                *(f"{name}: {self._way_of(name, aim)}" for name in aim.trials),
+                *(f"{name}: {self._way_of(name, aim, running)}" for name in aim.trials),
             )
             return Outcome(told, aim.problems, aim.trials)
 
@@ -122,7 +126,7 @@ class Reconciler:
                 await self.run(partial(self._planner.keep_configuration, aim.written))
             # From here on this is the plan even if a step fails: the next run takes up where this one ended.
             await self.run(partial(self._follow_generations, aim))
-            self._waiting = {name for name, course in aim.courses.items() if course is Course.WAIT}
+            removed = await self.run(self._files.known) - set(plan.appliances)
             await self._follow(plan)
             users, no_users = await self._carry_out(
                 await self.run(lambda: self._files.plan_users(plan.appliances))
@@ -130,7 +134,7 @@ class Reconciler:
             stopped, failed_stops = await self._each(await self._to_stop(plan), self._units.stop, _STOP)
             changes = await self.run(lambda: self._plan_changes(plan))
             done, not_done = await self._carry_out(changes)
-            await self.run(partial(self._keep, aim))
+            await self.run(partial(self._keep, aim, removed))
             # Not while the agent starts: checking and growing a file system may take longer than that may.
             growing = await self._to_grow(plan) if restart else []
             grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
@@ -177,8 +181,10 @@ class Reconciler:
             _log.warning("%s", problem)
 
     def restart_pending(self, appliance: str) -> bool:
-        """Whether a running guest has not what its administrator's files say, as far as that is known."""
-        return self.is_outdated(appliance) or appliance in self._waiting
+        """Whether an appliance has not what was written for it when that was last read."""
+        written = self._written.get(appliance, "")
+        has = self.plan.appliances[appliance].inputs.generation if appliance in self.plan.appliances else ""
+        return self.is_outdated(appliance) or bool(written and written != has)
 
     def is_outdated(self, appliance: str) -> bool:
         """Whether a running guest was started with an older plan than it has now."""
@@ -227,14 +233,17 @@ class Reconciler:
         )
         appliances = {**self.plan.appliances, name: plan}
         self.plan = now = replace(self.plan, appliances=appliances, assignments=assignments)
-        if generation and self._gathered:
-            self._gathered = await self.run(partial(self._gathered.with_generations, {name: generation}))
-            self._waiting.discard(name)
+        if generation:
+            await self.run(partial(self._remember_generation, name, generation))
         self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
         if rewired:
             await self._carry_out_all(await self.run(lambda: self._plan_links(now)))
-            await self.run(partial(self._files.keep_assignments, assignments))
+            await self.run(lambda: self._files.keep_assignments(self.plan.assignments))
         await self._carry_out_all(await self.run(lambda: self._files.plan(plan)))
+
+    def _remember_generation(self, name: str, generation: Generation) -> None:
+        if self._gathered:
+            self._gathered = self._gathered.with_generations({name: generation})
 
     async def _carry_out_all(self, changes: Iterable[Change]) -> None:
         _, failed = await self._carry_out(changes)
@@ -270,9 +279,12 @@ class Reconciler:
             if has and name in has.contents and name in aim.gathered.contents
         }
         self._gathered = aim.gathered.with_generations(got_on)
+        names = aim.target.appliances
+        self._written = {name: aim.written.generation(name).id for name in names}
 
-    def _keep(self, aim: Aim) -> None:
-        keep_quietly(partial(self._files.keep_assignments, aim.plan.assignments))
+    def _keep(self, aim: Aim, removed: Collection[str]) -> None:
+        keep_quietly(partial(self._files.keep_assignments, self.plan.assignments))
+        self._planner.forget(removed)
         busy = self._not_ours()
         for name, appliance in aim.plan.appliances.items():
             if name not in busy:
@@ -345,10 +357,11 @@ class Reconciler:
         loaded = await self._units.loaded_appliances()
         return {name for name, state in loaded.items() if state in _RUNNING}
 
-    def _way_of(self, name: str, aim: Aim) -> str:
+    def _way_of(self, name: str, aim: Aim, running: Collection[str]) -> str:
         """How a configuration would be put on trial."""
-        old, new = self.plan.appliances[name], aim.target.appliances[name]
-        return _RELOAD if can_reload(old, new) else _START_WITH
+        if name not in running:
+            return _CHECK
+        return _RELOAD if can_reload(aim.before[name], aim.target.appliances[name]) else _START_WITH
 
     async def _to_stop(self, plan: HostPlan) -> list[str]:
         """Running appliances that are configured no more."""
@@ -360,7 +373,11 @@ class Reconciler:
         """Make this the plan, and watch exactly its appliances."""
         # Plans that operations have put in force since this one was made.
         put = {name: self.plan.appliances[name] for name in self._not_ours() if name in self.plan.appliances}
-        plan = replace(plan, appliances={**plan.appliances, **put}) if put else plan
+        assignments = plan.assignments
+        for name, got_on in put.items():
+            addresses = {port.network.name: port.addresses for port in got_on.ports}
+            assignments = assignments.with_appliance(name, addresses, got_on.core)
+        plan = replace(plan, appliances={**plan.appliances, **put}, assignments=assignments)
         before, self.plan = self.plan, plan
         stale = False
         for name in set(before.appliances) - set(plan.appliances):

@@ -82,10 +82,10 @@ class Swapper:
         return await self._begin_with(old, new, Request(kind=RECONFIGURATION, accept=True), generation)
 
     async def rollback(self, name: str, *, with_data: bool) -> Operation:
-        """Begin to go back to the image before the last swap; `with_data` also to the data volume of
-        then."""
+        """Begin to go back to the image and the configuration before the last swap; `with_data` also to the
+        data volume of then."""
         old = self._reconciler.plan_of(name)
-        entry = _last_committed(await self._read(name), old)
+        entry = _last_committed(await self._read(name), old.image)
         if entry is None:
             raise ApplianceError(f"{name}: there is no swap to go back from.", problem=Problem.NOT_FOUND)
         if with_data and not entry.snapshot:
@@ -199,13 +199,27 @@ class Swapper:
         await self._run(partial(self._states.write, name, replace(state, quarantine=kept)))
         return len(state.quarantine) - len(kept)
 
+    def watches(self) -> list[Operation]:
+        """Operations by which configurations are only watched any more."""
+        return [
+            operation
+            for operation in self._operations.all()
+            if operation.kind == RECONFIGURATION
+            and operation.phase == Phase.SOAK
+            and operation.state is OperationState.RUNNING
+        ]
+
     async def hurry(self) -> None:
-        """Let configurations that are only watched any more count from now on, so that they can be followed
-        by others."""
-        for operation in self._operations.all():
-            if operation.kind == RECONFIGURATION and operation.phase == Phase.SOAK:
-                operation.request_hurry()
-                await self._operations.finished(operation)
+        """Let these configurations count from now on, so that they can be followed by others."""
+        for operation in self.watches():
+            operation.request_hurry()
+            await self._operations.finished(operation)
+
+    async def trial_of(self, name: str, generation: Generation) -> Operation | None:
+        """The operation by which just this configuration is tried."""
+        operation, state = self._operations.running(name), await self._read(name)
+        tried = state.swap is not None and state.swap.new_generation == generation.id
+        return operation if tried else None
 
     # --- after a crash
 
@@ -362,16 +376,18 @@ class Swapper:
 
     async def _forget_generations(self, name: str, plan: AppliancePlan, state: ApplianceState) -> None:
         """Keep the configurations that one may go back to; `state` is what the disk has."""
-        former = {entry.old_generation for entry in _lasting(state, plan)}
+        configurations = [entry for entry in _lasting(state) if entry.old_generation]
+        former = {entry.old_generation for entry in configurations[-plan.appliance.update.keep :]}
         forget = partial(self._generations.remove, name, but={state.generation, *former})
         try:
             await self._run(forget)
-        except OSError as error:
+        except ApplianceError as error:
             _log.warning("%s: %s, ignoring", name, error)
 
     async def _tidy(self, name: str, plan: AppliancePlan, state: ApplianceState) -> None:
         """Keep the images and snapshots that one may go back to, and nothing else."""
-        kept = _lasting(state, plan)
+        images = [entry for entry in _lasting(state) if entry.changed_image or entry.snapshot]
+        kept = images[-plan.appliance.update.keep :]
         failed = [entry for entry in kept if entry.result is Result.FAILED]
         previous = [*(entry.new.digest for entry in failed), *(entry.old.digest for entry in reversed(kept))]
 
@@ -427,18 +443,12 @@ def _format_of(plan: AppliancePlan) -> int:
     return data.format if data else 0
 
 
-def _lasting(state: ApplianceState, plan: AppliancePlan) -> list[HistoryEntry]:
-    """The swaps that one may go back from."""
-    lasting = [entry for entry in state.history if entry.result in {Result.COMMITTED, Result.FAILED}]
-    return lasting[-plan.appliance.update.keep :]
+def _lasting(state: ApplianceState) -> list[HistoryEntry]:
+    """The swaps that left something to go back to."""
+    return [entry for entry in state.history if entry.result in {Result.COMMITTED, Result.FAILED}]
 
 
-def _last_committed(state: ApplianceState, plan: AppliancePlan) -> HistoryEntry | None:
-    """The swap that led to the image and the configuration it has."""
-    if plan.image is None:
-        return None
-    now = plan.image.digest, plan.inputs.generation
+def _last_committed(state: ApplianceState, image: Image | None) -> HistoryEntry | None:
+    """The swap that led to the image it has, of all that did the last one."""
     committed = (entry for entry in reversed(state.history) if entry.result is Result.COMMITTED)
-    return next(
-        (entry for entry in committed if (entry.new.digest, entry.new_generation or now[1]) == now), None
-    )
+    return next((entry for entry in committed if image and entry.new.digest == image.digest), None)

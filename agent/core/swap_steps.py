@@ -47,6 +47,8 @@ from agent.plan.swap import Step, judge, why_unreadable
 
 _log = logging.getLogger(__name__)
 
+BOOT_TIMEOUT_S = 300.0
+BOOT_PAUSE_S = 0.5
 CANCELLED = "cancelled"
 """Why a swap went back that somebody has cancelled."""
 
@@ -75,7 +77,8 @@ class Request:
 @dataclass(slots=True)
 class Job:
     """A swap under way: its state as it is on disk, and what was made for it. `accept` is as in Request;
-    `restarts` is how often systemd had started the new guest anew when its trial began."""
+    `restarts` is how often systemd had started the new guest anew when its trial began. `untouched` says
+    that the old guest serves as it did."""
 
     name: str
     operation: Operation
@@ -85,6 +88,7 @@ class Job:
     accept: bool = False
     measurement: Measurement | None = None
     restarts: int = 0
+    untouched: bool = False
 
     @property
     def swap(self) -> Swap:
@@ -160,6 +164,7 @@ class Steps:
 
     async def _prepare(self, job: Job) -> Step:
         """Find out what can be known beforehand."""
+        await self._booted(job)
         await self._run(partial(self._files.link_next, job.name, job.swap.new.digest))
         data_format = job.swap.old_format if not job.swap.restore else 0
         await self.examine(
@@ -182,6 +187,15 @@ class Steps:
         if job.operation.cancel_requested:
             raise SwapError(CANCELLED)
         return Step.PREPARED
+
+    async def _booted(self, job: Job) -> None:
+        """Wait until the boot has started what it is to start: a stop in between would be the end of it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BOOT_TIMEOUT_S):
+                while await self._units.is_booting():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(job.operation.cancelled(), BOOT_PAUSE_S)
+                        return
 
     async def examine(
         self,
@@ -260,6 +274,7 @@ class Steps:
     async def _switch(self, job: Job) -> Step:
         """Stop the old guest and keep its data as they are. A guest that is only told of its new
         configuration goes on."""
+        job.untouched = job.swap.running
         # Those of others may have been applied anew meanwhile.
         job.old = await self.plan_of(job.name, job.swap.old, job.swap.old_generation)
         job.new = await self.plan_of(job.name, job.swap.new, job.swap.new_generation)
@@ -268,6 +283,7 @@ class Steps:
             job.measurement = self._outside.measure(job.old)
         if job.swap.running and can_reload(job.old, job.new):
             return Step.SWITCHED
+        job.untouched = False
         await self._units.stop(job.name)
         if await self._run(partial(self._files.needs_growth, job.new)):
             await self._reconciler.run_long(partial(self._files.grow, job.new))
@@ -304,7 +320,14 @@ class Steps:
         return Step.SOAKED
 
     async def _roll_back(self, job: Job) -> Step:
-        """Bring the old image back, with its old data where it could not go on with the new ones."""
+        """Bring the old image back, with its old data where it could not go on with the new ones. A guest
+        that serves as it did goes on."""
+        if job.untouched and (await self._look(job.name)).health in {Health.HEALTHY, Health.DEGRADED}:
+            await self._put(job.name, job.old)
+            if can_reload(job.old, job.new):
+                await self._run(partial(self._files.mark_reloaded, job.name))
+            await self._measured(job)
+            return Step.RESTORED
         await self._units.stop(job.name)
         if job.swap.to_old_data and job.swap.snapshot:
             restore = partial(self._volumes.restore, job.name, job.swap.snapshot, aside=job.swap.restore)
@@ -359,7 +382,7 @@ class Steps:
     async def _reload(self, job: Job) -> None:
         """Hand the running guest its new configuration; it says itself whether it took it."""
         path = await self._run(partial(self._files.write_delivery, job.new))
-        before_us, taken = now_us(), False
+        before_us, taken, job.untouched = now_us(), False, False
         timeout_s = _manifest(job.new).service.ready_timeout_s + START_MARGIN_S
 
         def has_ended(_health: HealthState) -> bool:
@@ -371,14 +394,18 @@ class Steps:
             async with asyncio.timeout(timeout_s):
                 await self._watch.until(job.name, has_ended)
             status = self._watch.status(job.name)
-            reason = status.status_text.partition(RELOAD_FAILED)[2]
-            taken = status.active_state == "active" and not reason
+            refused = status.status_text.startswith(RELOAD_FAILED)
+            reason = status.status_text.removeprefix(RELOAD_FAILED) if refused else ""
+            taken = status.active_state == "active" and not refused
+            job.untouched = status.active_state == "active" and refused
         except TimeoutError:
             reason = "it did not take its configuration in time"
         finally:
             with contextlib.suppress(ApplianceError):
                 await self._reconciler.run_long(partial(self._console.withdraw, job.name))
-            await self._run(partial(self._files.remove_delivery, job.name, taken=taken))
+            await self._run(partial(self._files.remove_delivery, job.name))
+            if taken:
+                await self._run(partial(self._files.mark_reloaded, job.name))
         if reason:
             raise SwapError(f"it did not take its configuration: {reason}", blame=True)
         job.restarts = self._watch.status(job.name).restarts

@@ -53,6 +53,9 @@ class Units(Protocol):
     async def run(self, instance: str) -> UnitStatus:
         """Run a oneshot instance to its end; its status then."""
 
+    async def is_booting(self) -> bool:
+        """Whether units are still being started that the boot is to start."""
+
     async def is_going_down(self) -> bool:
         """Whether the host is shutting down: nothing can be started any more."""
 
@@ -165,8 +168,11 @@ class Files(Protocol):
     def write_delivery(self, plan: AppliancePlan) -> str:
         """Write the configuration of a plan as a running guest is to take it; its path."""
 
-    def remove_delivery(self, appliance: str, *, taken: bool) -> None:
-        """Remove it; with `taken`, the guest runs as its launch plan says."""
+    def remove_delivery(self, appliance: str) -> None:
+        """Remove it."""
+
+    def mark_reloaded(self, appliance: str) -> None:
+        """Remember that the guest, without a new start, runs as its launch plan says."""
 
     def plan_staging(self, plan: AppliancePlan) -> list[Change]:
         """What a start needs before the launch plan names it."""

@@ -141,8 +141,13 @@ static void check_health(void)
 {
 	char reason[REASON_MAX];
 	deadline_set(HEALTH_INTERVAL, guest.plan->health_interval_ms);
-	if (guest.probe.pid != 0 || reload_confirming())
-		return;                     /* the last check still runs, or others are made */
+	if (reload_confirming()) {
+		/* Others are made, until a time limit. To be killed now would keep the old files from coming back. */
+		notify_send("WATCHDOG=1");
+		return;
+	}
+	if (guest.probe.pid != 0)
+		return;                     /* the last check still runs */
 	if (guest.plan->health.count > 0) {
 		if (!guest_start_probe(&guest.plan->health, reason))
 			unhealthy(reason);

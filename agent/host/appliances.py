@@ -164,11 +164,13 @@ class ApplianceFiles:
         write_file(path, content, mode=0o640, group=group_id(plan.appliance.name))
         return str(path)
 
-    def remove_delivery(self, appliance: str, *, taken: bool) -> None:
-        """Remove it; with `taken`, the guest runs as its launch plan says."""
+    def remove_delivery(self, appliance: str) -> None:
+        """Remove it."""
         ensure_absent(self._delivery(appliance))
-        if taken:
-            write_file(self._paths.appliance_runtime(appliance) / "reloaded", "")
+
+    def mark_reloaded(self, appliance: str) -> None:
+        """Remember that the guest, without a new start, runs as its launch plan says."""
+        write_file(self._paths.appliance_runtime(appliance) / "reloaded", "")
 
     def _delivery(self, appliance: str) -> Path:
         return self._paths.appliance_runtime(appliance) / "delivery"

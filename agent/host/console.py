@@ -1,7 +1,7 @@
 """The management console of a running guest: plugs in the disk on which new configuration files come, and
 takes it away again (docs/interface-1.md, appendix).
 
-    deliver("dns", "/run/appliance/dns/config-HASH")    # returns when the guest's kernel has the disk
+    deliver("dns", "/run/appliance/dns/delivery")       # returns when the guest's kernel has the disk
     withdraw("dns")                                     # a disk that is not there is no error
 
 Blocking, a few milliseconds each; called in threads, one at a time for an appliance. The protocol is that

@@ -8,7 +8,6 @@ for each.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Collection
 
@@ -16,7 +15,7 @@ from agent.host.kept import to_bytes, to_text
 from agent.model.errors import HostError, Problem
 from agent.model.generation import Generation
 from agent.model.paths import Paths
-from agent.util.files import ensure_file
+from agent.util.files import ensure_file, explain_errors
 
 VERSION = 1
 
@@ -44,19 +43,20 @@ class Generations:
         return kept
 
     def write(self, appliance: str, generation: Generation) -> bool:
-        """Keep it, durably; whether it is new."""
+        """Keep it, durably; whether it is new. HostError where there is no space for it."""
         directory = self._paths.generations(appliance)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = {
             "version": VERSION,
             "settings": generation.settings.decode("latin-1"),
             "files": to_text(generation.files),
         }
-        return ensure_file(directory / generation.id, json.dumps(content) + "\n", mode=0o600)
+        with explain_errors(f"keeping the configuration of {appliance}"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return ensure_file(directory / generation.id, json.dumps(content) + "\n", mode=0o600)
 
     def remove(self, appliance: str, *, but: Collection[str]) -> None:
         """Remove all that are not in `but`."""
-        for path in self._paths.generations(appliance).glob("*"):
-            if path.name not in but:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+        with explain_errors(f"removing configurations of {appliance}"):
+            for path in self._paths.generations(appliance).glob("*"):
+                if path.name not in but:
+                    path.unlink(missing_ok=True)

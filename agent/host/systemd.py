@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from signal import SIGKILL
 from typing import Any
 
@@ -130,11 +131,18 @@ class Systemd:
 
     async def is_going_down(self) -> bool:
         """Whether the host is shutting down: nothing can be started any more."""
+        return await self._system_state() == "stopping"
+
+    async def is_booting(self) -> bool:
+        """Whether units are still being started that the boot is to start."""
+        return await self._system_state() in {"initializing", "starting"}
+
+    async def _system_state(self) -> str:
         arguments = (MANAGER, "SystemState")
         [value] = await self._bus.call(
             DESTINATION, MANAGER_PATH, f"{PROPERTIES}.Get", *arguments, signature="ss"
         )
-        return bool(value.value == "stopping")
+        return str(value.value)
 
     async def kill(self, appliance: str) -> None:
         """Kill every process of the unit at once; nothing where it has none."""
@@ -198,7 +206,10 @@ class Systemd:
         known.update({_FIELDS[name]: value.value for name, value in values.items() if name in _FIELDS})
 
     def _status(self, path: str) -> UnitStatus:
-        return UnitStatus(**self._properties.get(path, {}))
+        status = UnitStatus(**self._properties.get(path, {}))
+        # A guest wrote it, and it goes to terminals.
+        text = "".join(character if character.isprintable() else "?" for character in status.status_text)
+        return replace(status, status_text=text)
 
     def _on_signal(self, signal: Signal) -> None:
         if signal.member == "PropertiesChanged" and signal.path in self._appliances:

@@ -74,6 +74,7 @@ def can_reload(old: AppliancePlan, new: AppliancePlan) -> bool:
     inputs = replace(new.inputs, configuration=old.inputs.configuration, generation=old.inputs.generation)
     return (
         inputs == old.inputs
+        and new.data_bytes == old.data_bytes
         and new.boot == old.boot
         and new.drop_in == old.drop_in
         and new.launch == old.launch.replace(old.initrd, new.initrd)

@@ -53,6 +53,7 @@ class FakeUnits:
         self.status: dict[str, UnitStatus] = {}
         self.watched: set[str] = set()
         self.going_down = False
+        self.booting = False
         self.checks: dict[str, UnitStatus] = {}
         """How oneshot instances end that are to fail."""
 
@@ -84,6 +85,9 @@ class FakeUnits:
     async def run(self, instance: str) -> UnitStatus:
         self._journal.note(f"run {instance}")
         return self.checks.get(instance, UnitStatus())
+
+    async def is_booting(self) -> bool:
+        return self.booting
 
     async def is_going_down(self) -> bool:
         return self.going_down
@@ -304,10 +308,11 @@ class FakeFiles:
         self.deliveries[plan.appliance.name] = plan.inputs.configuration
         return f"/run/appliance/{plan.appliance.name}/delivery"
 
-    def remove_delivery(self, appliance: str, *, taken: bool) -> None:
+    def remove_delivery(self, appliance: str) -> None:
         del self.deliveries[appliance]
-        if taken:
-            self.reloaded[appliance] = self._journal.now_us
+
+    def mark_reloaded(self, appliance: str) -> None:
+        self.reloaded[appliance] = self._journal.now_us
 
     def reloaded_at_us(self, appliance: str) -> int:
         return self.reloaded.get(appliance, 0)

@@ -116,7 +116,7 @@ async def test_a_dry_run_changes_nothing_and_says_what_would_be_done(world: Worl
     assert before == (world.files.owned, world.links.links, world.units.status)
     assert kept == (world.files.assignments, world.files.kept)
     assert list(world.reconciler.plan.appliances) == ["dns", "old"]
-    trial = "dns: restart with its new configuration"
+    trial = "dns: restart with its new configuration" if running else "dns: check its new configuration"
     assert sorted(said.changes) == sorted([*(await apply(world)).changes, trial])
     assert await world.reconciler.check() == NOTHING
 

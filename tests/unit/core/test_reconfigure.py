@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from agent.core import swap_steps
 from agent.core.operations import Operation, OperationState
-from agent.model.errors import ApplianceError, HostError, ImageError, Problem
+from agent.core.swap_steps import Request
+from agent.model.errors import ApplianceError, ConfigurationError, HostError, ImageError, Problem
 from agent.model.health import UnitStatus
 from agent.model.image import Service
 from agent.model.swap import Result
@@ -332,3 +334,129 @@ async def test_one_that_ends_while_another_configuration_is_applied(
     assert world.reconciler.plan.appliances["dns"].inputs.configuration == NEW_ZONE
     assert world.files.owned["dns"].initrd == guests.configured["dns"]
     assert await apply(world) == NOTHING
+
+
+async def test_a_guest_that_refused_its_files_is_not_disturbed(guests: Guests, world: World) -> None:
+    await set_up(world)
+    world.console.refusals["dns"] = "syntax error"
+    await try_files(world)
+    assert not {"stop dns", "start dns"} & set(world.journal.take())
+    assert not world.reconciler.is_outdated("dns")
+    assert world.reconciler.restart_pending("dns")
+    assert guests.wrongs == []
+
+
+async def test_files_with_a_larger_volume_take_a_new_start(guests: Guests, world: World) -> None:
+    await set_up(world)
+    configure(world, "dns", update="{soak: 1ms}", data="512M")
+    operation = await try_files(world)
+    assert operation.state is OperationState.SUCCEEDED
+    done = world.journal.take()
+    assert "deliver dns" not in done
+    assert done.index("stop dns") < done.index("grow dns") < done.index("start dns")
+    assert guests.wrongs == []
+
+
+async def test_who_is_removed_and_added_again_begins_anew(guests: Guests, world: World) -> None:
+    await set_up(world, running=False)
+    world.files.write("appliances/dns.yaml", "")
+    await apply(world)
+    assert (state_of(world).generation, world.generations.kept["dns"]) == ("", {})
+    configure(world, "web", network="{name: default, address: 10.88.0.2}")
+    configure(world, "dns", network="{name: default, address: 10.88.0.9}")
+    assert (await world.reconciler.check()).problems == ()
+    outcome = await apply(world)
+    assert (outcome.trials, outcome.problems) == ({}, ())
+    assert guests.wrongs == []
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+async def test_what_does_not_go_together_costs_no_other_its_start(
+    guests: Guests, world: World, *, exchanged: bool
+) -> None:
+    def write(name: str, last: int) -> None:
+        configure(world, name, network=f"{{name: default, address: 10.88.0.{last}}}", update="{soak: 1ms}")
+
+    await set_up(world)
+    write("a", 20)
+    write("b", 30)
+    await world.reconciler.apply(restart=True)
+    for name in "ab":
+        await world.units.start(name)
+    write("a", 30)
+    write("b", 20 if exchanged else 40)
+    world.boot()
+    guests.power_off()
+    agent = world.agent()
+    await agent.start()
+    assert set(world.reconciler.plan.appliances) == {"a", "b", "dns"}
+    assert all(plan.can_start for plan in world.reconciler.plan.appliances.values())
+    guests.units.launch("dns")
+    await agent.resume()
+    for operation in world.operations.all():
+        await world.operations.finished(operation)
+    assert guests.running["dns"] == RELOADS
+
+
+async def test_going_back_after_an_edit_that_no_guest_noticed(guests: Guests, world: World) -> None:
+    await set_up(world)
+    newer = sample_image("dns-nsd", "4.7-1", service=RELOADS.manifest.service)
+    world.images.images.append(newer)
+    await world.operations.finished(await world.swapper.swap("dns", None, Request(accept=True)))
+    assert guests.running["dns"] == newer
+    before = guests.configured["dns"]
+    await try_files(world)
+    # What the image swap left to go back to is still there.
+    assert world.files.previous["dns"] == [RELOADS.digest]
+    configure(world, "dns", update="{soak: 1ms, policy: stage}")
+    await apply(world)
+    await roll_back(world)
+    assert (guests.running["dns"], guests.configured["dns"]) == (newer, before)
+
+
+async def test_two_who_apply_the_same_follow_the_same_trial(guests: Guests, world: World) -> None:
+    await set_up(world)
+    world.files.guest_files["dns"] = NEW_ZONE
+    agent = world.agent()
+    (first, [one]), (second, others) = await asyncio.gather(agent.apply(), agent.apply())
+    assert (first.problems, second.problems) == ((), ())
+    assert others in ([], [one])
+    await world.operations.finished(one)
+    assert guests.wrongs == []
+
+
+async def test_what_is_not_valid_ends_no_watch(world: World) -> None:
+    await set_up(world, soak="1h")
+    world.files.guest_files["dns"] = NEW_ZONE
+    agent = world.agent()
+    _, [operation] = await agent.apply()
+    await reach(world, operation, "soak")
+    world.files.write("appliances/web.yaml", "memory: 1")
+    with pytest.raises(ConfigurationError):
+        await agent.apply()
+    assert operation.state is OperationState.RUNNING
+    operation.request_hurry()
+    await world.operations.finished(operation)
+
+
+async def test_no_trial_comes_in_the_way_of_a_boot(
+    guests: Guests, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap_steps, "BOOT_PAUSE_S", 0.001)
+    await set_up(world)
+    world.files.guest_files["dns"] = NEW_ZONE
+    world.boot()
+    guests.power_off()
+    world.units.booting = True
+    agent = world.agent()
+    await agent.start()
+    world.journal.take()
+    await agent.resume()
+    await asyncio.sleep(0.01)
+    assert world.journal.take() == []
+    guests.units.launch("dns")
+    world.units.booting = False
+    [operation] = world.operations.all()
+    await world.operations.finished(operation)
+    assert "deliver dns" in world.journal.take()
+    assert state_of(world).generation == written(world)

@@ -249,9 +249,9 @@ def test_a_delivery_is_a_whole_number_of_sectors(files: ApplianceFiles, paths: P
     assert len(content) % 512 == 0
     assert content.rstrip(b"\0") == plan.guest_archive.rstrip(b"\0")
     assert files.reloaded_at_us("dns") == 0
-    files.remove_delivery("dns", taken=False)
+    files.remove_delivery("dns")
     assert (path.exists(), files.reloaded_at_us("dns")) == (False, 0)
-    files.remove_delivery("dns", taken=True)
+    files.mark_reloaded("dns")
     assert files.reloaded_at_us("dns") > 0
     assert (paths.appliance_runtime("dns") / "reloaded").read_bytes() == b""
 
