@@ -13,4 +13,9 @@ static inline int64_t clock_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+static inline double clock_ms(int64_t from_us, int64_t to_us)
+{
+	return (double)(to_us - from_us) / 1000.0;
+}
+
 #endif

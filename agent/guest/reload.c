@@ -29,11 +29,6 @@ static struct {
 static void begin(void);
 static void prepare(void);
 
-static double ms(int64_t from_us, int64_t to_us)
-{
-	return (double)(to_us - from_us) / 1000.0;
-}
-
 static void end(void)
 {
 	reload.stage = NONE;
@@ -53,9 +48,9 @@ static void succeed(void)
 	int64_t now_us = clock_us();
 	configuration_keep();
 	log_print(LOG_INFO, "reloaded in %.1f ms: files %.1f, prepare %.1f, check %.1f, %s %.1f",
-		ms(reload.at_us.begin, now_us), ms(reload.at_us.begin, reload.at_us.files),
-		ms(reload.at_us.files, reload.at_us.prepare), ms(reload.at_us.prepare, reload.at_us.check),
-		guest.name, ms(reload.at_us.check, now_us));
+		clock_ms(reload.at_us.begin, now_us), clock_ms(reload.at_us.begin, reload.at_us.files),
+		clock_ms(reload.at_us.files, reload.at_us.prepare), clock_ms(reload.at_us.prepare, reload.at_us.check),
+		guest.name, clock_ms(reload.at_us.check, now_us));
 	end();
 }
 

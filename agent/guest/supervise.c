@@ -162,11 +162,6 @@ static void check_health(void)
 
 /* --- starting --------------------------------------------------------------------------------------- */
 
-static double ms(int64_t from_us, int64_t to_us)
-{
-	return (double)(to_us - from_us) / 1000.0;
-}
-
 static void ready(void)
 {
 	int64_t now_us = clock_us();
@@ -177,9 +172,9 @@ static void ready(void)
 	deadline_clear(READY_POLL);
 	deadline_set(HEALTH_INTERVAL, guest.plan->health_interval_ms);
 	log_print(LOG_INFO, "ready after %.1f ms: kernel %.1f, runtime %.1f, prepare %.1f, check %.1f, %s %.1f",
-		ms(0, now_us), ms(0, guest.at_us.init), ms(guest.at_us.init, guest.at_us.boot),
-		ms(guest.at_us.boot, guest.at_us.prepare), ms(guest.at_us.prepare, guest.at_us.check),
-		guest.name, ms(guest.at_us.check, now_us));
+		clock_ms(0, now_us), clock_ms(0, guest.at_us.init), clock_ms(guest.at_us.init, guest.at_us.boot),
+		clock_ms(guest.at_us.boot, guest.at_us.prepare), clock_ms(guest.at_us.prepare, guest.at_us.check),
+		guest.name, clock_ms(guest.at_us.check, now_us));
 	reload_service_ready();
 }
 
