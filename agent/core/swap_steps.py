@@ -190,7 +190,7 @@ class Steps:
 
     async def _booted(self, job: Job) -> None:
         """Wait until the boot has started what it is to start: a stop in between would be the end of it."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, ApplianceError):
             async with asyncio.timeout(BOOT_TIMEOUT_S):
                 while await self._units.is_booting():
                     with contextlib.suppress(TimeoutError):
@@ -285,10 +285,11 @@ class Steps:
             return Step.SWITCHED
         job.untouched = False
         await self._units.stop(job.name)
-        if await self._run(partial(self._files.needs_growth, job.new)):
+        if job.new.data_bytes and await self._run(partial(self._files.needs_growth, job.new)):
             await self._reconciler.run_long(partial(self._files.grow, job.new))
-        # A number may come back where somebody has removed the state.
-        await self._run(partial(self._volumes.discard, job.name, job.swap.snapshot))
+        if job.swap.snapshot:
+            # A number may come back where somebody has removed the state.
+            await self._run(partial(self._volumes.discard, job.name, job.swap.snapshot))
         if job.swap.restore:
             await self._run(partial(self._volumes.exchange, job.name, job.swap.snapshot, job.swap.restore))
         elif job.swap.snapshot:
@@ -300,12 +301,17 @@ class Steps:
     async def _try(self, job: Job) -> Step:
         """Have the guest run with what is new, and ask it."""
         await self._put(job.name, job.new)
-        # What it may go back to must not leave the store meanwhile.
-        await self._run(partial(self._files.link_next, job.name, job.swap.old.digest))
-        if can_reload(job.old, job.new) and await self._is_waiting(job.name):
-            await self._reload(job)
-        else:
-            await self._start(job, job.new)
+        # What it may go back to must not leave the store meanwhile. Clients wait for the start, and not for
+        # the disk to know of this.
+        link_old = partial(self._files.link_next, job.name, job.swap.old.digest)
+        linking = asyncio.ensure_future(self._run(link_old))
+        try:
+            if can_reload(job.old, job.new) and await self._is_waiting(job.name):
+                await self._reload(job)
+            else:
+                await self._start(job, job.new)
+        finally:
+            await linking
         if not job.swap.baseline and (why := await ask_patiently(self._outside, job.new)):
             raise SwapError(f"it does not answer from outside: {why}", blame=True)
         await self._measured(job)
