@@ -13,7 +13,7 @@ from agent.core.swap import Swapper
 from agent.core.swap_steps import Request
 from agent.core.updates import Updates
 from agent.core.watch import Watch
-from agent.model.errors import ApplianceError, ConfigurationError
+from agent.model.errors import ApplianceError, ConfigurationError, Problem
 from agent.model.generation import Generation
 from agent.model.health import HealthState, UnitStatus
 from agent.model.image import ImageReference
@@ -82,13 +82,21 @@ class Agent:
 
         Configurations that a guest would notice are put on trial: the operations that do so.
         """
-        if self._swapper.watches():
-            # What is not valid must not end anything.
-            await self._reconciler.check(retry=retry)
+        if self._swapper.watches() and await self._is_valid():
             await self._swapper.hurry()
         outcome = await self._apply(restart=True, retry=retry)
         operations, problems = await self._begin_trials(outcome.trials)
         return replace(outcome, problems=(*outcome.problems, *problems)), operations
+
+    async def _is_valid(self) -> bool:
+        """Whether there is a configuration that could be applied, but for operations in its way."""
+        try:
+            await self._reconciler.check()
+        except ConfigurationError:
+            return False
+        except ApplianceError as error:
+            return error.problem is Problem.BUSY
+        return True
 
     async def _begin_trials(self, trials: Mapping[str, Generation]) -> tuple[list[Operation], list[str]]:
         """Put configurations on trial; the operations, and why others were not begun."""

@@ -375,7 +375,7 @@ def lost_in_reloads(guest: Guest, sets: list[dict[str, bytes]], *, count: int) -
     for files in sets:
         assert guest.reload(files) == "running", guest.describe()
     assert "heard: asked" not in guest.text, "the reloads outlasted the questions"
-    guest.wait_text("heard: asked")
+    guest.wait_text("heard: asked", timeout_s=120)
     [heard] = re.findall(rf"heard: asked {count}, lost ([0-9]+)", guest.text)
     return int(heard)
 

@@ -100,9 +100,9 @@ class Guest:
             return bool(chunk)
         return True
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
+    def wait_until(self, condition: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> None:
         """Pump until `condition` holds; a test that waits too long fails with everything seen so far."""
-        deadline = time.monotonic() + TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0 or not self.pump(left):
@@ -146,9 +146,9 @@ class Guest:
         """Until the console has exactly this line."""
         self.wait_until(lambda: line in self.lines)
 
-    def wait_text(self, text: str) -> None:
+    def wait_text(self, text: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Until the console contains this text."""
-        self.wait_until(lambda: text in self.text)
+        self.wait_until(lambda: text in self.text, timeout_s=timeout_s)
 
     def wait_status(self, status: str) -> None:
         """Until STATUS= was exactly this."""

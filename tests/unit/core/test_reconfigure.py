@@ -460,3 +460,14 @@ async def test_no_trial_comes_in_the_way_of_a_boot(
     await world.operations.finished(operation)
     assert "deliver dns" in world.journal.take()
     assert state_of(world).generation == written(world)
+
+
+async def test_who_is_only_watched_can_be_removed(guests: Guests, world: World) -> None:
+    await set_up(world, soak="1h")
+    world.files.guest_files["dns"] = NEW_ZONE
+    agent = world.agent()
+    _, [operation] = await agent.apply()
+    await reach(world, operation, "soak")
+    world.files.write("appliances/dns.yaml", "")
+    outcome, _ = await agent.apply()
+    assert (outcome.problems, guests.running, agent.appliances()) == ((), {}, [])
