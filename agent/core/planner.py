@@ -180,10 +180,6 @@ class Planner:
         """One that was kept; HostError where it was not."""
         return self._generations.read(name, generation)
 
-    def keep_generation(self, name: str, generation: Generation) -> None:
-        """Keep one; HostError where there is no space."""
-        self._generations.write(name, generation)
-
     def with_image(self, plan: AppliancePlan, image: Image) -> AppliancePlan:
         """The plan of an appliance as it would be with another image."""
         return plan_appliance(

@@ -228,9 +228,7 @@ class Reconciler:
         another."""
         name = plan.appliance.name
         rewired = self.plan.appliances[name].ports != plan.ports
-        assignments = self.plan.assignments.with_appliance(
-            name, {port.network.name: port.addresses for port in plan.ports}, plan.core
-        )
+        assignments = self.plan.assignments.with_appliance(name, plan.addresses, plan.core)
         appliances = {**self.plan.appliances, name: plan}
         self.plan = now = replace(self.plan, appliances=appliances, assignments=assignments)
         if generation:
@@ -375,8 +373,7 @@ class Reconciler:
         put = {name: self.plan.appliances[name] for name in self._not_ours() if name in self.plan.appliances}
         assignments = plan.assignments
         for name, got_on in put.items():
-            addresses = {port.network.name: port.addresses for port in got_on.ports}
-            assignments = assignments.with_appliance(name, addresses, got_on.core)
+            assignments = assignments.with_appliance(name, got_on.addresses, got_on.core)
         plan = replace(plan, appliances={**plan.appliances, **put}, assignments=assignments)
         before, self.plan = self.plan, plan
         stale = False

@@ -149,7 +149,7 @@ class Swapper:
             begun = replace(swap, number=latest.swaps + 1, old_format=latest.data_format)
             job = Job(name, operation, begin(latest, begun), old, new, accept=request.accept)
             if generation:
-                await self._steps.keep_generation(name, generation)
+                await self._run(partial(self._generations.write, name, generation))
             await self._persist(name, job.state)
             return await self._carry_through(job)
 

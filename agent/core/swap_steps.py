@@ -155,10 +155,6 @@ class Steps:
             return None
         return await self._run(partial(self._planner.read_generation, name, generation))
 
-    async def keep_generation(self, name: str, generation: Generation) -> None:
-        """Keep one; HostError where there is no space for it."""
-        await self._run(partial(self._planner.keep_generation, name, generation))
-
     async def _put(self, name: str, plan: AppliancePlan) -> None:
         await self._reconciler.put(plan, await self.generation(name, plan.inputs.generation))
 

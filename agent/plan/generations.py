@@ -49,8 +49,8 @@ def course_of(
         return Course.TAKE
     if state.swap:
         return Course.WAIT  # it ends first
-    held = state.held is not None and state.held.generation == wanted
-    if state.held and held and state.held.for_good and not retry:
+    held = state.held if state.held and state.held.generation == wanted else None
+    if held and held.for_good and not retry:
         return Course.HOLD
     if not applying and (running or held):
         return Course.WAIT

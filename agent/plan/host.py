@@ -13,7 +13,7 @@ from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, Problem
 from agent.model.host import HostFacts
 from agent.model.image import Image
-from agent.model.network import Bridge, Port
+from agent.model.network import Address, Bridge, Port
 from agent.plan.cpio import archive
 from agent.plan.dropin import render_drop_in
 from agent.plan.guest import boot_text, guest_files
@@ -61,6 +61,11 @@ class AppliancePlan:
     def image(self) -> Image | None:
         """What it starts from; None where there is no such image."""
         return self.inputs.image
+
+    @property
+    def addresses(self) -> dict[str, tuple[Address, ...]]:
+        """What it has in each network."""
+        return {port.network.name: port.addresses for port in self.ports}
 
     @property
     def can_start(self) -> bool:

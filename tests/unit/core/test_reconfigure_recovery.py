@@ -3,7 +3,6 @@ appliance serves in the end, with one configuration or the other, and everything
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from agent.core.operations import OperationState
-from agent.model.errors import UnitError
 from agent.model.health import UnitStatus
 from agent.model.image import Image, Service
 from agent.model.swap import Result
@@ -20,7 +18,7 @@ from tests.fakes.samples import sample_image
 from tests.fakes.world import World
 from tests.unit.core.swapping import INSTANCE, state_of
 from tests.unit.core.test_reconcile import configure
-from tests.unit.core.test_swap_recovery import INTERRUPTED, ended, full_disk
+from tests.unit.core.test_swap_recovery import INTERRUPTED, ended, full_disk, start_again
 
 pytestmark = pytest.mark.usefixtures("events")
 
@@ -90,20 +88,6 @@ async def apply(guests: Guests) -> bool:
     return await ended(guests.world)
 
 
-async def start_again(guests: Guests, scene: Scene, *, reboot: bool) -> None:
-    guests.world.boot()
-    guests.fuse.renew()
-    if reboot:
-        guests.power_off()
-    agent = guests.world.agent()
-    await agent.start()
-    if reboot and scene.running:
-        with contextlib.suppress(UnitError):
-            guests.units.launch("dns")
-    await agent.resume()
-    assert await ended(guests.world)
-
-
 async def check(guests: Guests, scene: Scene, old: str, *, reboot: bool) -> Result | None:
     """What must hold when all is over; how the trial ended, None for one that had not begun."""
     world, state = guests.world, state_of(guests.world)
@@ -140,7 +124,7 @@ async def test_death_at_any_point(scene: Scene, *, reboot: bool) -> None:
             lived = await apply(guests)
             done = guests.world.journal.take()
             try:
-                await start_again(guests, scene, reboot=reboot)
+                assert await start_again(guests, running=scene.running, reboot=reboot)
                 results.add(await check(guests, scene, old, reboot=reboot))
             except AssertionError as error:
                 error.add_note(f"died before {point}, after {done}, then {guests.world.journal.done}")
@@ -162,7 +146,7 @@ async def test_a_disk_that_is_full_from_any_point_on(scene: Scene) -> None:
             assert ("dns" in guests.running) == scene.running
             assert guests.wrongs == []
             # Space is made, and the agent started again.
-            await start_again(guests, scene, reboot=False)
+            assert await start_again(guests, running=scene.running, reboot=False)
             try:
                 await check(guests, scene, old, reboot=False)
             except AssertionError as error:

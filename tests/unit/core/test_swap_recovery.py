@@ -129,8 +129,9 @@ async def ended(world: World) -> bool:
     return True
 
 
-async def start_again(guests: Guests, scene: Scene, *, reboot: bool, at: int = 0) -> bool:
-    """Start the agent, or the whole host; whether it lived until everything had ended."""
+async def start_again(guests: Guests, *, running: bool, reboot: bool, at: int = 0) -> bool:
+    """Start the agent, or the whole host, with its guest if that was `running`; whether the agent lived until
+    everything had ended."""
     guests.world.boot()
     guests.fuse.renew(at=at)
     if reboot:
@@ -138,7 +139,7 @@ async def start_again(guests: Guests, scene: Scene, *, reboot: bool, at: int = 0
     agent = guests.world.agent()
     try:
         await agent.start()
-        if reboot and scene.running:
+        if reboot and running:
             with contextlib.suppress(UnitError):
                 guests.units.launch("dns")
         await agent.resume()
@@ -197,7 +198,7 @@ async def test_death_at_any_point(scene: Scene, *, reboot: bool) -> None:
             lived = await ended(guests.world)
             done = guests.world.journal.take()
             try:
-                assert await start_again(guests, scene, reboot=reboot)
+                assert await start_again(guests, running=scene.running, reboot=reboot)
                 await mend(guests, scene)
                 results.add(await check(guests, scene, data=data, restored=restored))
             except AssertionError as error:
@@ -222,8 +223,8 @@ async def test_death_and_death_again(name: str) -> None:
                 guests.fuse.renew(at=first)
                 await scene.begin(guests.world)
                 lived = await ended(guests.world)
-                lived_again = await start_again(guests, scene, reboot=False, at=second)
-                assert await start_again(guests, scene, reboot=False), (first, second)
+                lived_again = await start_again(guests, running=scene.running, reboot=False, at=second)
+                assert await start_again(guests, running=scene.running, reboot=False), (first, second)
                 await check(guests, scene, data=data, restored=restored)
 
 
@@ -241,13 +242,13 @@ async def test_a_disk_that_is_full_from_any_point_on(scene: Scene, *, again: boo
                 await world.operations.finished(operation)
                 written = len(writes) > point
                 if again:
-                    assert await start_again(guests, scene, reboot=False)
+                    assert await start_again(guests, running=scene.running, reboot=False)
             assert operation.state is not OperationState.RUNNING
             assert guests.wrongs == []
             if scene.ends is not Result.FAILED:
                 assert ("dns" in guests.running) == scene.running
             # Space is made, and the agent started again.
-            assert await start_again(guests, scene, reboot=False)
+            assert await start_again(guests, running=scene.running, reboot=False)
             await mend(guests, scene)
             try:
                 await check(guests, scene, data=data, restored=restored)
