@@ -12,12 +12,10 @@ import pytest
 from agent.core.operations import Operation, OperationState
 from agent.core.reconcile import Outcome
 from agent.model.data import SnapshotNote
-from agent.model.swap import Result
 from tests.fakes.guests import Guests
 from tests.fakes.world import World
 from tests.unit.core.swapping import OLD, set_up, state_of
-from tests.unit.core.test_swap_recovery import Scene as SwapScene
-from tests.unit.core.test_swap_recovery import ended, full_disk, start_again, to
+from tests.unit.core.test_swap_recovery import ended, full_disk, start_again
 
 pytestmark = pytest.mark.usefixtures("events")
 
@@ -36,11 +34,6 @@ class Scene:
     async def begin(self, world: World) -> Operation:
         verb = world.data.restore("dns", KEPT) if self.restores else world.data.take("dns", "new")
         return (await verb)[0]
-
-    @property
-    def as_swap(self) -> SwapScene:
-        """What `start_again` has to know of it."""
-        return SwapScene(to(OLD), OLD, Result.COMMITTED, running=self.running)
 
 
 SCENES = {
@@ -102,7 +95,7 @@ async def test_death_at_any_point(scene: Scene, *, reboot: bool) -> None:
             lived = await ended(guests.world)
             done = guests.world.journal.take()
             try:
-                assert await start_again(guests, scene.as_swap, reboot=reboot)
+                assert await start_again(guests, running=scene.running, reboot=reboot)
                 results.add(await check(guests, scene))
             except AssertionError as error:
                 error.add_note(f"died before {point}, after {done}, then {guests.world.journal.done}")
@@ -122,8 +115,8 @@ async def test_death_and_death_again(scene: Scene) -> None:
                 guests.fuse.renew(at=first)
                 await scene.begin(guests.world)
                 lived = await ended(guests.world)
-                lived_again = await start_again(guests, scene.as_swap, reboot=False, at=second)
-                assert await start_again(guests, scene.as_swap, reboot=False), (first, second)
+                lived_again = await start_again(guests, running=scene.running, reboot=False, at=second)
+                assert await start_again(guests, running=scene.running, reboot=False), (first, second)
                 await check(guests, scene)
 
 
@@ -139,10 +132,10 @@ async def test_a_disk_that_is_full_from_any_point_on(scene: Scene, *, again: boo
                 await world.operations.finished(operation)
                 written = len(writes) > point
                 if again:
-                    assert await start_again(guests, scene.as_swap, reboot=False)
+                    assert await start_again(guests, running=scene.running, reboot=False)
             assert operation.state is not OperationState.RUNNING
             assert ("dns" in guests.running) == scene.running
             # Space is made, and the agent started again.
-            assert await start_again(guests, scene.as_swap, reboot=False)
+            assert await start_again(guests, running=scene.running, reboot=False)
             await check(guests, scene)
         point += 1

@@ -130,8 +130,8 @@ async def ended(world: World) -> bool:
 
 
 async def start_again(guests: Guests, *, running: bool, reboot: bool, at: int = 0) -> bool:
-    """Start the agent, or the whole host, with its guest if that was `running`; whether the agent lived until
-    everything had ended."""
+    """Start the agent, or the whole host, with its guest if that was `running`; whether the agent lived
+    until everything had ended."""
     guests.world.boot()
     guests.fuse.renew(at=at)
     if reboot:
