@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -21,6 +22,9 @@
 #define IMAGE_ROOT "/image"             /* where the image is mounted before it becomes / */
 
 /* <linux/mount.h> cannot be had beside <sys/mount.h>. */
+#ifndef BLKRASET
+#define BLKRASET _IO(0x12, 98)
+#endif
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
 #endif
@@ -48,13 +52,26 @@ void mount_kernel_filesystems(void)
 	mount_or_fail("devtmpfs", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755");
 }
 
+/*
+ * Whatever a program touches, the kernel reads 128 kB around it. Here that filled the memory of a guest with pages that
+ * nobody asked for, and threw out others that were read again; and reading from the host's page cache is no wait that
+ * reading ahead could hide.
+ */
+static int open_without_readahead(const char *device)
+{
+	int fd = open(device, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && ioctl(fd, BLKRASET, 0UL) < 0)
+		log_print(LOG_WARNING, "cannot switch off readahead of %s: %s", device, strerror(errno));
+	return fd;
+}
+
 /* Probing here costs one read, and spares the kernel's complaints about the type that it is not. */
 static const char *image_type(void)
 {
 	static const char squashfs[] = {'h', 's', 'q', 's'};
 	static const char erofs[] = {'\xe2', '\xe1', '\xf5', '\xe0'};
 	char head[EROFS_MAGIC_OFFSET + sizeof erofs];
-	int fd = open(IMAGE_DEVICE, O_RDONLY | O_CLOEXEC);
+	int fd = open_without_readahead(IMAGE_DEVICE);
 	if (fd < 0)
 		fail(EXIT_IMAGE, "cannot open the image: %s: %s", IMAGE_DEVICE, strerror(errno));
 	ssize_t size = pread(fd, head, sizeof head, 0);
@@ -192,8 +209,12 @@ static void attach_runtime(int tree)
  */
 static void attach_tools(void)
 {
+	int fd = open_without_readahead(TOOLS_DEVICE);
+	if (fd < 0)
+		fail(EXIT_RUNTIME, "cannot open the tools: %s: %s", TOOLS_DEVICE, strerror(errno));
 	if (mount(TOOLS_DEVICE, TOOLS_DIRECTORY, "squashfs", MS_RDONLY | MS_NODEV | MS_NOSUID, NULL) < 0)
 		fail(EXIT_RUNTIME, "cannot mount the tools: %s", strerror(errno));
+	close(fd);
 }
 
 void mount_image(const struct plan *plan)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import random
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
-from tests.guest.uml import FOREVER, Boot, Plan
+import pytest
+
+from tests.guest.uml import FOREVER, Boot, Plan, make_image
 
 
 def test_ready_without_conditions_is_when_the_service_was_executed(boot: Boot) -> None:
@@ -234,3 +240,21 @@ def test_without_a_notify_line_the_service_runs(boot: Boot) -> None:
     guest.wait_line("up")
     guest.wait_text("<6>ready after ")
     assert guest.datagrams == []
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "not-cached"])
+def test_image_is_read_whole(boot: Boot, image_tree: Path, tmp_path: Path, cached: bool) -> None:
+    """What the host has in its page cache comes another way than what it has not."""
+    content = random.Random(1).randbytes(1 << 20)
+    tree = shutil.copytree(image_tree, tmp_path / "tree", symlinks=True)
+    (tree / "usr/content").write_bytes(content)
+    image = make_image(tree, tmp_path / "image.squashfs")
+    with image.open("rb") as file:
+        os.fsync(file)
+        if not cached:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with pytest.raises(BlockingIOError):
+                os.preadv(file.fileno(), [bytearray(1)], image.stat().st_size // 2, os.RWF_NOWAIT)
+    guest = boot(Plan(exec="sha256sum /usr/content"), image=image)
+    guest.wait_end()
+    assert f"{hashlib.sha256(content).hexdigest()}  /usr/content" in guest.lines, guest.describe()

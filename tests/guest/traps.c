@@ -150,27 +150,93 @@ static void test_files(void) {
     close(file);
 }
 
-/* Reading what was never written takes no memory. */
-static void test_reading_zeroes(void) {
-    enum { PAGES = 256 };
-    char *fence = map_private(PAGES + 2, PROT_NONE), *memory = fence + PAGE, line[256], start[32];
-    int sum = 0, anonymous = -1, here = 0;
-    mprotect(memory, PAGES * PAGE, PROT_READ | PROT_WRITE);
-    for (int page = 0; page < PAGES; page++)
-        sum += memory[page * PAGE];
-    expect(sum == 0);
+/* Writable, and no mapping touches it on either side. */
+static char *map_apart(size_t pages) {
+    char *fence = map_private(pages + 2, PROT_NONE);
+    mprotect(fence + PAGE, pages * PAGE, PROT_READ | PROT_WRITE);
+    return fence + PAGE;
+}
 
+static void unmap_apart(char *memory, size_t pages) { munmap(memory - PAGE, (pages + 2) * PAGE); }
+
+/* How many pages of its own the process has in the mapping that begins there. */
+static int own_pages(const char *memory) {
+    char line[256], start[32];
+    int kilobytes = -1, here = 0;
     FILE *file = fopen("/proc/self/smaps", "r");
     expect(file != NULL);
     snprintf(start, sizeof start, "%lx-", (unsigned long)memory);
-    while (anonymous < 0 && fgets(line, sizeof line, file)) {
+    while (kilobytes < 0 && fgets(line, sizeof line, file)) {
         here |= strncmp(line, start, strlen(start)) == 0;
         if (here)
-            sscanf(line, "Anonymous: %d", &anonymous);
+            sscanf(line, "Anonymous: %d", &kilobytes);
     }
     fclose(file);
-    expect(anonymous == 0);
-    munmap(fence, (PAGES + 2) * PAGE);
+    return kilobytes / 4;
+}
+
+/* Reading what was never written takes no memory. */
+static void test_reading_zeroes(void) {
+    enum { PAGES = 256 };
+    char *memory = map_apart(PAGES);
+    int sum = 0;
+    for (int page = 0; page < PAGES; page++)
+        sum += memory[page * PAGE];
+    expect(sum == 0);
+    expect(own_pages(memory) == 0);
+    unmap_apart(memory, PAGES);
+}
+
+/* --- writing from one end to the other brings pages in ahead ---------------------------------------------------- */
+
+static void test_runs(void) {
+    enum { PAGES = 64, SOME = 20 };
+    for (int upwards = 0; upwards <= 1; upwards++) {
+        char *memory = map_apart(PAGES), *first = upwards ? memory : memory + (PAGES - 1) * PAGE;
+        long step = upwards ? PAGE : -PAGE;
+        for (int count = 0; count < PAGES; count++) {
+            first[count * step] = (char)(count + 1);
+            if (count + 1 == SOME) /* more than was written, but not much more */
+                expect(own_pages(memory) > SOME && own_pages(memory) <= SOME + SOME / 2);
+        }
+        for (int count = 0; count < PAGES; count++) {
+            char *page = first + count * step;
+            expect(page[0] == count + 1 && page[1] == 0 && page[PAGE - 1] == 0);
+        }
+        expect(own_pages(memory) == PAGES);
+        unmap_apart(memory, PAGES);
+    }
+
+    char *memory = map_apart(PAGES); /* writing here and there takes nothing along */
+    for (int page = 0; page < PAGES; page += 2)
+        memory[page * PAGE] = 1;
+    expect(own_pages(memory) == PAGES / 2);
+    unmap_apart(memory, PAGES);
+}
+
+static void test_runs_end_at_borders(void) {
+    enum { PAGES = 64, SOME = 20 };
+    char *memory = map_apart(PAGES);
+    mprotect(memory + SOME * PAGE, PAGE, PROT_READ);
+    for (int page = 0; page < SOME; page++)
+        memory[page * PAGE] = 1;
+    expect_segv(memory + SOME * PAGE, WRITE, SEGV_ACCERR);
+    expect(own_pages(memory + SOME * PAGE) == 0);
+    unmap_apart(memory, PAGES);
+
+    int file = temporary_file(SOME);
+    char *shared = map(SOME, PROT_READ | PROT_WRITE, MAP_SHARED, file);
+    char *private = map(PAGES, PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
+    memset(shared, 's', SOME * PAGE);
+    for (int page = 0; page < SOME; page++) {
+        expect(private[page * PAGE] == 's');
+        private[page * PAGE] = 'p';
+        expect(private[page * PAGE + 1] == 's' && shared[page * PAGE] == 's');
+    }
+    expect(faults(private + SOME * PAGE, WRITE) && seen.signal == SIGBUS && seen.code == BUS_ADRERR);
+    munmap(shared, SOME * PAGE);
+    munmap(private, PAGES * PAGE);
+    close(file);
 }
 
 static int deep(int levels) {
@@ -216,6 +282,28 @@ static void test_fork(void) {
     munmap(shared, PAGES * PAGE);
 }
 
+/* Pages that fork() left to both are copied ahead too, each process its own. */
+static void test_runs_after_fork(void) {
+    enum { PAGES = 64 };
+    char *memory = map_private(PAGES, PROT_READ | PROT_WRITE);
+    memset(memory, 'p', PAGES * PAGE);
+    pid_t child = fork();
+    expect(child >= 0);
+    for (int page = 0; page < PAGES; page++) {
+        expect(memory[page * PAGE] == 'p');
+        memory[page * PAGE] = child ? 'q' : 'c';
+        expect(memory[page * PAGE + 1] == 'p');
+        if (page % 4 == 0)
+            sched_yield();
+    }
+    for (int page = 0; page < PAGES; page++)
+        expect(memory[page * PAGE] == (child ? 'q' : 'c'));
+    if (child == 0)
+        _exit(0);
+    wait_success(child);
+    munmap(memory, PAGES * PAGE);
+}
+
 static void handle_faults(void) {
     static char stack[65536];
     stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
@@ -232,8 +320,11 @@ int main(void) {
     test_toggled_protection();
     test_files();
     test_reading_zeroes();
+    test_runs();
+    test_runs_end_at_borders();
     test_stack();
     test_fork();
+    test_runs_after_fork();
     dprintf(1, "passed\n");
     return 0;
 }
