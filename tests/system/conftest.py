@@ -57,24 +57,29 @@ def prepared_host(request: pytest.FixtureRequest, image_files: list[Path]) -> Ho
     for path in image_files:
         host.write(f"/var/tmp/{path.name}", path.read_bytes())
         host.run("appliancectl", "image", "import", f"/var/tmp/{path.name}")
+    _remove_appliances(host)
     return host
 
 
 @pytest.fixture
 def host(prepared_host: Host) -> Iterator[Host]:
     """A host without appliances, before and after."""
-    _remove_appliances(prepared_host)
     yield prepared_host
     _remove_appliances(prepared_host)
 
 
 def _remove_appliances(host: Host) -> None:
     """Whatever a test has left must not fail the next one."""
-    host.run("sh", "-c", "rm -rf /etc/appliance/appliances/* /etc/appliance/config/*")
-    host.run("systemctl", "reset-failed")
-    host.run("systemctl", "start", "appliance-agent")
-    host.run("appliancectl", "apply")
-    host.run("sh", "-c", "rm -rf /var/lib/appliance/appliances/*")
+    host.run("sh", "-euc", _REMOVE_APPLIANCES)
+
+
+_REMOVE_APPLIANCES = """\
+rm -rf /etc/appliance/appliances/* /etc/appliance/config/*
+systemctl reset-failed
+systemctl start appliance-agent
+appliancectl apply
+rm -rf /var/lib/appliance/appliances/*
+"""
 
 
 Make = Callable[..., None]

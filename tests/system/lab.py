@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from agent.dbus.appliance import path_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 _T = TypeVar("_T")
@@ -23,6 +26,11 @@ request = struct.pack("<III512s", 0xcafebabe, 2, len(command), command)
 console = f"/run/appliance/{sys.argv[1]}/uml/guest/mconsole"
 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(request, console)
 """
+
+_SOCKET = "var/tmp/commands"
+"""Where remote.py listens, below the host's root: /var is seen from both sides."""
+
+_remotes: dict[str, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -47,18 +55,66 @@ class Host:
     def try_run(
         self, *argv: str, stdin: str = "", timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as root, whatever comes of it."""
-        lab = [str(PROJECT / "tests/lab"), "exec", "--name", self.name, "--", *argv]
-        return subprocess.run(
-            lab, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        """Run a command as root, whatever comes of it; status 255: the host is not there, or went away."""
+        request = {"argv": argv, "stdin": stdin, "timeout_s": timeout_s}
+        try:
+            with self._connect() as connection, connection.makefile("rwb") as stream:
+                stream.write(json.dumps(request).encode() + b"\n")
+                stream.flush()
+                answer = stream.read()
+        except OSError as error:
+            return subprocess.CompletedProcess(argv, 255, "", f"{self.name}: {error}\n")
+        if not answer:
+            return subprocess.CompletedProcess(argv, 255, "", f"{self.name} went away.\n")
+        done = json.loads(answer)
+        if not done:
+            raise subprocess.TimeoutExpired(argv, timeout_s)
+        return subprocess.CompletedProcess(argv, done["status"], done["stdout"], done["stderr"])
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Start a command that runs beside the test."""
-        lab = [str(PROJECT / "tests/lab"), "exec", "--name", self.name, "--", *argv]
         return subprocess.Popen(
-            lab, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self._entering(*argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+
+    def _entering(self, *argv: str) -> list[str]:
+        return [str(PROJECT / "tests/lab"), "exec", "--name", self.name, "--", *argv]
+
+    def _connect(self) -> socket.socket:
+        """To remote.py on the host, which is started where it does not run."""
+        connection = socket.socket(socket.AF_UNIX)
+        path = self.root / _SOCKET
+        try:
+            try:
+                connection.connect(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)
+                self._start_remote(path)
+                connection.connect(str(path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def _start_remote(self, path: Path) -> None:
+        """Returns when there is a socket, or there will be none."""
+        source = (PROJECT / "tests/system/remote.py").read_text()
+        remote = subprocess.Popen(
+            self._entering("python3", "-c", source, f"/{_SOCKET}"),
+            stdin=subprocess.PIPE,  # remote.py ends with this process
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        if before := _remotes.pop(self.name, None):
+            with before:
+                before.kill()
+        _remotes[self.name] = remote
+        while remote.poll() is None and not path.exists():
+            time.sleep(0.01)
 
     def write(self, path: str, content: str | bytes) -> None:
         """Write a file."""
@@ -88,9 +144,11 @@ class Host:
         Not by --after-cursor: systemd 252 loses an entry where that of the cursor does not match.
         """
         self.run("journalctl", "--sync", check=False)
-        text = self.run("journalctl", "--quiet", "--output=json", "--all", *matches)
+        known = _fields(since)
+        recent = [f"--since=@{known['t'] // 1_000_000}"] if since else []
+        text = self.run("journalctl", "--quiet", "--output=json", "--all", *recent, *matches)
         entries = [json.loads(line) for line in text.splitlines()]
-        return [entry for entry in entries if _number(entry["__CURSOR"]) > _number(since)]
+        return [entry for entry in entries if _fields(entry["__CURSOR"])["i"] > known.get("i", 0)]
 
     def messages(self, name: str, *, since: str = "") -> list[str]:
         """What `journalctl -u appliance@NAME` shows, from the journal cursor `since` on."""
@@ -120,19 +178,33 @@ class Host:
     def wait_health(self, name: str, health: str, *, timeout_s: float = 30) -> dict[str, Any]:
         """Wait until an appliance is in this health state."""
         last: dict[str, Any] = {}
+        ask = (
+            "busctl",
+            "get-property",
+            "org.appliance1",
+            path_of(name),
+            "org.appliance1.Appliance",
+            "Health",
+        )
 
         def reached() -> bool:
+            # A tenth of what appliancectl costs, in every round.
+            if self.try_run(*ask).stdout.strip() != f's "{health}"':
+                return False
             last.update(self.appliance(name))
             return bool(last["health"] == health)
 
         try:
             self.wait(f"{name} is {health}", reached, timeout_s=timeout_s)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{last}\n" + "\n".join(self.messages(name)[-20:])) from error
+            shown = self.try_run("appliancectl", "list").stdout + "\n".join(self.messages(name)[-20:])
+            raise AssertionError(f"{error}\n{shown}") from error
         return last
 
 
-def _number(cursor: str) -> int:
-    """The sequence number in a journal cursor (systemd.journal-fields(7)); 0 for none."""
-    fields = dict(field.split("=", 1) for field in cursor.split(";") if field)
-    return int(fields.get("i", "0"), 16)
+def _fields(cursor: str) -> dict[str, int]:
+    """A journal cursor (systemd.journal-fields(7)): i, the sequence number, and t, microseconds since the
+    epoch, among others."""
+    return {
+        key: int(value, 16) for key, _, value in (field.partition("=") for field in cursor.split(";")) if key
+    }
