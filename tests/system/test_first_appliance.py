@@ -121,6 +121,7 @@ def test_log_lines_have_their_priority_and_fields(host: Host, web: str) -> None:
 
 
 def test_agents_lines_stand_in_the_appliances_log(host: Host, web: str) -> None:
+    host.wait_health(web, "healthy")
     cursor = host.cursor()
     host.run("systemctl", "restart", "appliance@web")
     host.wait("the event", lambda: "Appliance web is healthy." in host.messages(web, since=cursor))
