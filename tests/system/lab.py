@@ -167,13 +167,16 @@ class Host:
     def wait(self, what: str, condition: Callable[[], _T], *, timeout_s: float = 30) -> _T:
         """Wait until `condition` gives something true, and return that."""
         end = time.monotonic() + timeout_s
+        pause_s = 0.05
         while True:
             value = condition()
             if value:
                 return value
             if time.monotonic() > end:
                 raise AssertionError(f"{what}: not within {timeout_s:g} s; last: {value!r}")
-            time.sleep(0.05)
+            time.sleep(pause_s)
+            # What asks costs more than what is waited for.
+            pause_s = min(1.3 * pause_s, 0.3)
 
     def wait_health(self, name: str, health: str, *, timeout_s: float = 30) -> dict[str, Any]:
         """Wait until an appliance is in this health state."""
