@@ -154,7 +154,7 @@ def test_identity(boot: Boot) -> None:
 
 
 def test_local_time_of_the_image_stays_without_another(boot: Boot) -> None:
-    guest = boot(Plan(exec=f"cat /etc/localtime; echo; {FOREVER}"))
+    guest = boot(Plan(exec=f'echo "$(cat /etc/localtime)"; {FOREVER}'))
     guest.wait_line("of the image")
 
 
