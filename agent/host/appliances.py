@@ -10,6 +10,7 @@
     /run/appliance/NAME/                         root:root 0755
         launch                                   root:appliance-NAME 0640, switched by rename
         delivery                                 likewise: new configuration for a guest that runs
+        console                                  a socket, while a guest's management console is asked
         reloaded                                 empty; as old as the last delivery that was taken
         initrd-HASH                              root:appliance-NAME 0640, named by content
     /etc/systemd/system/appliance@NAME.service.d/50-appliance.conf
@@ -152,8 +153,9 @@ class ApplianceFiles:
         for pattern in ("", "appliances/*", "appliances/*/generations"):
             for directory in self._paths.state.glob(pattern) if pattern else [self._paths.state]:
                 remove_strays(directory)
-        for delivery in self._paths.runtime.glob("*/delivery"):
-            ensure_absent(delivery)
+        for name in ("delivery", "console"):
+            for stray in self._paths.runtime.glob(f"*/{name}"):
+                ensure_absent(stray)
         for directory in (*self._paths.runtime.glob("*"), *self._paths.units.glob("appliance@*.service.d")):
             remove_strays(directory)
 

@@ -112,13 +112,14 @@ def ensure_symlink(path: Path, target: str) -> bool:
 
 
 def ensure_absent(path: Path) -> bool:
-    """Remove a file or a whole directory; whether it was there."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.is_dir():
+    """Remove a file of any kind or a whole directory; whether it was there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        return False
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
     fsync_directory(path.parent)
     return True
 
