@@ -51,6 +51,8 @@ BOOT_TIMEOUT_S = 300.0
 BOOT_PAUSE_S = 0.5
 CANCELLED = "cancelled"
 """Why a swap went back that somebody has cancelled."""
+STOPPED = "it was stopped before it had proven itself"
+"""Why a swap went back whose guest somebody has stopped."""
 
 
 class SwapError(ApplianceError):
@@ -309,6 +311,8 @@ class Steps:
         finally:
             await linking
         if not job.swap.baseline and (why := await ask_patiently(self._outside, job.new)):
+            if (await self._look(job.name)).health is Health.STOPPED:
+                raise SwapError(STOPPED, stopped=True)
             raise SwapError(f"it does not answer from outside: {why}", blame=True)
         await self._measured(job)
         return Step.READY
@@ -453,7 +457,7 @@ class Steps:
         if job.operation.cancel_requested:
             raise SwapError(CANCELLED)
         if health.health is Health.STOPPED:
-            raise SwapError("it was stopped before it had proven itself", stopped=True)
+            raise SwapError(STOPPED, stopped=True)
         if not _is_good(job.swap, health):
             raise SwapError(health.reason or f"it is {health.health}", blame=True)
 

@@ -20,6 +20,8 @@ from agent.plan.guest import boot_text
 from tests.guest.uml import SHELL, Boot, Guest, Options
 
 RECIPES = Path(__file__).parents[2] / "conf/images"
+CLIENT_BYTES = 8 << 20
+"""The memory for a client that runs in the guest beside the service."""
 DNS = ("dns-nsd", "dns-knot")
 WEB = ("web-nginx", "web-lighttpd")
 each_image = pytest.mark.parametrize("name", [*DNS, *WEB])
@@ -358,14 +360,18 @@ def test_web_sites_move_between_images(
 
 
 def restless(image: Image, kind: str, count: int) -> Image:
-    """The image with a client in the guest that asks all the time. It comes with the configuration, where
-    nothing can be executed, and is begun by the first health check."""
+    """The image with a client in the guest that asks all the time, and memory for it. The client comes with
+    the configuration, where nothing can be executed, and is begun by the first health check."""
     own = " ".join(image.manifest.health)
     program = "/run/appliance/prober"
     first = (
         f"cp /run/appliance/config/prober {program}; chmod +x {program};"
         f" ({program} ask {kind} {count} | logger -t heard) >/dev/null 2>&1 & echo begun | logger -t heard"
     )
+    requests = replace(
+        image.manifest.requests, memory_bytes=image.manifest.requests.memory_bytes + CLIENT_BYTES
+    )
+    image = replace(image, manifest=replace(image.manifest, requests=requests))
     return with_health(image, SHELL, "-c", f"[ -e {program} ] || {{ {first}; }}; exec {own}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from select import select
 
 from tests.system.conftest import Make
 from tests.system.lab import Host
@@ -179,9 +180,10 @@ def test_guests_are_spread_over_the_cores(host: Host, make: Make) -> None:
 def test_properties_change_with_signals(host: Host, web: str) -> None:
     watched = host.start("timeout", "20", "busctl", "monitor", "--json=short", "org.appliance1")
     assert watched.stdout
+    output_fd = watched.stdout.fileno()
     try:
-        # Said once the bus has made it a monitor; the process alone sees nothing yet.
-        assert "Monitoring" in watched.stdout.readline()
+        # The bus makes a monitor of it some time after its start.
+        host.wait("the monitor", lambda: host.json("list") and select([output_fd], [], [], 0)[0])
         host.run("systemctl", "restart", "appliance@web")
         host.wait_health(web, "healthy")
     finally:

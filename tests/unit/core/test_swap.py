@@ -325,6 +325,25 @@ async def test_one_that_does_not_answer_from_outside(guests: Guests, world: Worl
     assert guests.running["dns"] == OLD
 
 
+async def test_one_that_somebody_stops_while_it_is_asked(
+    guests: Guests, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_up(world)
+
+    async def ask(plan: AppliancePlan) -> str:
+        if plan.image == OLD:
+            return ""
+        guests.running.pop("dns", None)
+        world.units.become("dns", "inactive")
+        return "no answer from 10.88.0.2"
+
+    monkeypatch.setattr(world.outside, "ask", ask)
+    await swap(world, NEW)
+    assert result_of(world) == (Result.ROLLED_BACK, "it was stopped before it had proven itself")
+    assert state_of(world).quarantine == ()
+    assert guests.running == {}
+
+
 async def test_what_did_not_answer_before_need_not_answer_now(
     guests: Guests, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
