@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Unpack
 
 import pytest
 
+from agent.host.store import ImageStore
+from agent.model.image import Image
+from tests.guest.images import build_recipe
 from tests.guest.uml import Boot, Guest, Machine, Options, Plan, make_image
 
 HERE = Path(__file__).parent
@@ -83,3 +86,26 @@ def data(tmp_path: Path) -> Path:
     volume = tmp_path / "data.img"
     subprocess.run(["mke2fs", "-q", "-t", "ext4", volume, "8M"], check=True)
     return volume
+
+
+@pytest.fixture(scope="session")
+def packages_cache() -> Iterator[None]:
+    """Fetched packages are kept with everything else that is expensive."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", os.environ.get("APPLIANCE_CACHE", "/var/cache/appliance-build"))
+        patch.delenv("SOURCE_DATE_EPOCH", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shipped(packages_cache: None, build_directory: Path) -> Callable[[str], Image]:
+    """Images by the name of their recipe, built once and imported into a store."""
+    store = ImageStore(build_directory / "store/images")
+    images: dict[str, Image] = {}
+
+    def image(name: str) -> Image:
+        if name not in images:
+            images[name] = store.import_file(build_recipe(name, build_directory))
+        return images[name]
+
+    return image

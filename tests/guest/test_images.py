@@ -1,30 +1,28 @@
-"""The images that are shipped as recipes: built twice the same, and doing what their roles promise."""
+"""The images that are shipped as recipes: built twice the same, and doing what their roles promise.
+
+What a DHCP server promises is in test_dhcp.py."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.config.recipe import read_recipe
-from agent.host.store import ImageStore
-from agent.image.build import build
-from agent.model.appliance import Appliance, Isolation
-from agent.model.image import Image, ImageReference
-from agent.plan.guest import boot_text
-from tests.guest.uml import SHELL, Boot, Guest, Options
+from agent.model.image import Image
+from tests.guest.images import assert_serves, build_recipe, hear, start, telling, with_health
+from tests.guest.uml import SHELL, Boot, Guest
 
-RECIPES = Path(__file__).parents[2] / "conf/images"
 CLIENT_BYTES = 8 << 20
 """The memory for a client that runs in the guest beside the service."""
 DNS = ("dns-nsd", "dns-knot")
 WEB = ("web-nginx", "web-lighttpd")
-each_image = pytest.mark.parametrize("name", [*DNS, *WEB])
+DHCP = ("dhcp-dnsmasq",)
+each_image = pytest.mark.parametrize("name", [*DNS, *WEB, *DHCP])
 each_dns = pytest.mark.parametrize("name", DNS)
 each_web = pytest.mark.parametrize("name", WEB)
 
@@ -84,86 +82,6 @@ auth.require = ("/" => ("method" => "basic", "realm" => "site", "require" => "va
 """
 
 MAXIMUM_SIZE_BYTES = 15 << 20
-
-
-@pytest.fixture(scope="session")
-def packages_cache() -> Iterator[None]:
-    """Fetched packages are kept with everything else that is expensive."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", os.environ.get("APPLIANCE_CACHE", "/var/cache/appliance-build"))
-        patch.delenv("SOURCE_DATE_EPOCH", raising=False)
-        yield
-
-
-def build_recipe(name: str, directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    path = RECIPES / f"{name}.yaml"
-    return build(read_recipe(path.read_bytes(), str(path)), directory / f"{name}.squashfs").path
-
-
-@pytest.fixture(scope="session")
-def shipped(packages_cache: None, build_directory: Path) -> Callable[[str], Image]:
-    """Images by the name of their recipe, built once and imported into a store."""
-    store = ImageStore(build_directory / "store/images")
-    images: dict[str, Image] = {}
-
-    def image(name: str) -> Image:
-        if name not in images:
-            images[name] = store.import_file(build_recipe(name, build_directory))
-        return images[name]
-
-    return image
-
-
-def start(
-    boot: Boot, image: Image, *, config: dict[str, bytes] | None = None, data: Path | None = None
-) -> Guest:
-    """The image as the agent would start it, with the memory it asks for and without a network."""
-    appliance = Appliance(
-        name="guest",
-        image=ImageReference(digest=image.digest),
-        networks=(),
-        memory_bytes=image.manifest.requests.memory_bytes,
-        data_bytes=0,
-        health_interval_s=0.2,
-        isolation=Isolation.STRICT,
-        kernel="",
-        time_zone="",
-    )
-    options: Options = {
-        "image": Path(image.path),
-        "config": config or {},
-        "arguments": [f"mem={appliance.memory_bytes >> 10}K"],
-    }
-    if data:
-        options["data"] = data
-    return boot(boot_text(appliance, image.manifest, (), ()), **options)
-
-
-def with_health(image: Image, *command: str) -> Image:
-    """The image with another health check: what it needs to hear from its own service."""
-    return replace(image, manifest=replace(image.manifest, health=command))
-
-
-def telling(image: Image, script: str) -> Image:
-    """The image with a script for the runtime's shell as its health check: what that writes can be heard."""
-    return with_health(image, SHELL, "-c", f"{{ {script}; echo END; }} 2>&1 | logger -t heard")
-
-
-def hear(guest: Guest) -> list[str]:
-    """What the script of telling() wrote the first time. The guest is stopped then."""
-    guest.wait_text("heard: END")
-    assert guest.stop() == 0
-    lines = [line.split("heard: ", 1)[1] for line in guest.lines if "heard: " in line]
-    return lines[: lines.index("END")]
-
-
-def assert_serves(guest: Guest) -> None:
-    """Ready, healthy, and stopped cleanly."""
-    guest.wait_ready()
-    guest.wait_until(lambda: guest.watchdog_count > 0)
-    assert not any(status.startswith("unhealthy") for status in guest.statuses), guest.describe()
-    assert guest.stop() == 0
 
 
 @each_image

@@ -70,7 +70,8 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
 
 
 def test_recipes_are_shipped() -> None:
-    assert {path.stem for path in SHIPPED} >= {"dns-knot", "dns-nsd", "web-lighttpd", "web-nginx"}
+    names = {path.stem for path in SHIPPED}
+    assert names >= {"dhcp-dnsmasq", "dns-knot", "dns-nsd", "web-lighttpd", "web-nginx"}
 
 
 @pytest.mark.parametrize(
