@@ -16,6 +16,8 @@ from tests.guest.images import Network, assert_serves, check, hear, start, telli
 from tests.guest.uml import SHELL, Boot
 
 NAME = "dhcp-dnsmasq"
+NO_ANSWER_S = 5.0
+"""Longer than the ping before an offer."""
 Wire = tuple[socket.socket, Network]
 """The clients' end of the network, and the guest's."""
 
@@ -91,7 +93,7 @@ def test_starts_and_stops(image: Image, boot: Boot, data: Path, wire: Wire) -> N
 def test_without_subnets_it_serves_nobody(image: Image, boot: Boot, data: Path, wire: Wire) -> None:
     guest = start(boot, image, data=data, network=wire[1])
     guest.wait_ready()
-    assert Client(wire=wire[0], mac=FIRST).discover(timeout_s=1) is None
+    assert Client(wire=wire[0], mac=FIRST).discover(timeout_s=NO_ANSWER_S) is None
     assert_serves(guest)
     assert (
         "<4>No files in the configuration's subnets directory; no client will get an address." in guest.lines
@@ -132,13 +134,13 @@ def test_reservations(image: Image, boot: Boot, data: Path, wire: Wire, subnet: 
     assert second.address == "192.0.2.8"
     assert HOST_NAME not in second.options
     if subnet is ONLY_RESERVATIONS:
-        assert Client(wire=wire[0], mac=THIRD).discover(timeout_s=1) is None
+        assert Client(wire=wire[0], mac=THIRD).discover(timeout_s=NO_ANSWER_S) is None
 
 
 def test_reserved_address_is_for_its_client_only(image: Image, boot: Boot, data: Path, wire: Wire) -> None:
     config = {"subnets/lan.subnet": ONE_ADDRESS, "reservations": b"02:00:00:00:01:01 192.0.2.100\n"}
     start(boot, image, config=config, data=data, network=wire[1]).wait_ready()
-    assert Client(wire=wire[0], mac=SECOND).discover(timeout_s=5) is None
+    assert Client(wire=wire[0], mac=SECOND).discover(timeout_s=NO_ANSWER_S) is None
     assert Client(wire=wire[0], mac=FIRST).lease().address == "192.0.2.100"
 
 
@@ -164,7 +166,7 @@ def test_leases_outlive_the_guest(image: Image, boot: Boot, data: Path, wire: Wi
     assert Client(wire=wire[0], mac=FIRST).lease().address == "192.0.2.100"
     assert_serves(guest)
     start(boot, image, config=config, data=data, network=wire[1]).wait_ready()
-    assert Client(wire=wire[0], mac=SECOND).discover(timeout_s=5) is None
+    assert Client(wire=wire[0], mac=SECOND).discover(timeout_s=NO_ANSWER_S) is None
     answer = Client(wire=wire[0], mac=FIRST).request("192.0.2.100")
     assert answer is not None
     assert answer.kind == ACK
