@@ -19,6 +19,7 @@ from agent import __version__
 from agent.core.agent import Agent
 from agent.core.data import DataKeeper
 from agent.core.data_steps import DataSteps
+from agent.core.network import HostNetwork
 from agent.core.operations import Operation, Operations
 from agent.core.outside import OutsideView
 from agent.core.planner import Planner
@@ -38,6 +39,7 @@ from agent.host.bus import Bus
 from agent.host.facts import local_time, read_facts
 from agent.host.generations import Generations
 from agent.host.netlink import LinkMonitor, Netlink
+from agent.host.nftables import Firewall, FirewallMonitor
 from agent.host.outage import OutageMeter
 from agent.host.snapshots import VolumeSnapshots
 from agent.host.states import States
@@ -80,6 +82,8 @@ class Daemon:
         self._bus = bus
         self._monitor = LinkMonitor()
         self._netlink = Netlink()
+        self._firewall = Firewall()
+        self._firewall_monitor = FirewallMonitor(self._firewall.is_own)
         self._units = Systemd(bus)
         self._watch = Watch(self._on_change)
         self._prober = Prober(probes, self._watch.judge)
@@ -100,11 +104,12 @@ class Daemon:
             images=kept.images,
             states=kept.states,
             generations=kept.generations,
+            routes=self._netlink.routes,
         )
         self._reconciler = Reconciler(
             planner=planner,
             files=kept.files,
-            links=self._netlink,
+            network=HostNetwork(self._netlink, self._firewall, kept.files),
             units=self._units,
             watch=self._watch,
             busy=self._operations.busy,
@@ -173,6 +178,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_reader(self._monitor.fileno(), self._on_links)
+        loop.add_reader(self._firewall_monitor.fileno(), self._on_firewall)
         self._objects.add(ManagerFace(self._agent))
         try:
             await self._units.subscribe(self._watch.update)
@@ -182,8 +188,9 @@ class Daemon:
             await self._serve()
         finally:
             notify(False, "STOPPING=1")  # noqa: FBT003
-            loop.remove_reader(self._monitor.fileno())
-            self._monitor.close()
+            for monitor in (self._monitor, self._firewall_monitor):
+                loop.remove_reader(monitor.fileno())
+                monitor.close()
             await self._operations.close()
             self._prober.close()
             self._reconciler.close()
@@ -228,6 +235,12 @@ class Daemon:
     def _on_links(self) -> None:
         self._monitor.drain()
         self._links_changed.set()
+
+    def _on_firewall(self) -> None:
+        process = self._firewall_monitor.read()
+        if process is not None:
+            self._firewall.lose(process)
+            self._links_changed.set()
 
     def _on_change(self, appliance: str) -> None:
         self._probe(appliance)
@@ -280,13 +293,14 @@ async def _main() -> None:
 
 
 def _clean_up() -> None:
-    """Remove every bridge and tap the agent made; for the package's removal."""
+    """Remove every rule, bridge and tap the agent made; for the package's removal."""
     netlink = Netlink()
     try:
         for change in netlink.plan([], []):
             change.apply()
     finally:
         netlink.close()
+    Firewall().remove()
 
 
 def main() -> int:
@@ -296,7 +310,9 @@ def main() -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "--cleanup", action="store_true", help="remove every bridge and tap of the agent, then exit"
+        "--cleanup",
+        action="store_true",
+        help="remove every bridge, tap and firewall rule of the agent, then exit",
     )
     arguments = parser.parse_args()
     set_up_logging()

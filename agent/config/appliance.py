@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from agent.config.common import (
     check_address,
+    check_appliance_name,
     check_group_name,
     check_kernel_path,
     check_mac,
@@ -15,11 +16,14 @@ from agent.config.common import (
     parse_reference,
 )
 from agent.config.document import Section, Value
+from agent.config.network import MAXIMUM_VLAN
 from agent.config.probe import read_probes
+from agent.config.traffic import read_egress, read_grants, read_limits, read_publications
 from agent.config.window import check_window, parse_window
+from agent.model.address import Address
 from agent.model.appliance import KERNEL, Appliance, Isolation, UpdateSettings
 from agent.model.image import ImageReference
-from agent.model.network import Address, Attachment
+from agent.model.network import Attachment
 from agent.model.probe import Probe
 from agent.model.swap import Snapshots
 from agent.model.update import Group
@@ -27,10 +31,10 @@ from agent.model.update import Group
 MINIMUM_MEMORY_BYTES = 16 << 20
 MINIMUM_DATA_BYTES = 4 << 20
 
-RESERVED = frozenset({"publish", "peers", "grants"})
 MAXIMUM_KEPT = 20
 MAXIMUM_HEALTHY = 1000
 NO_PROBE = "none"
+_FLAGS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
 def read_appliance(name: str, section: Section, *, default_network: str) -> Appliance:
@@ -53,9 +57,14 @@ def read_appliance(name: str, section: Section, *, default_network: str) -> Appl
         snapshots=section.choice("snapshot", Snapshots.AUTO),
         probes=_probes(health.get("probe")),
         group=_group(section.get("group")),
+        publish=read_publications(section.get("publish")),
+        grants=read_grants(section.get("grants")),
+        peers=_peers(section.get("peers")),
+        egress=read_egress(section.get("egress")),
+        limits=read_limits(section.section("limits")),
     )
     health.finish()
-    section.finish(reserved=RESERVED)
+    section.finish()
     return appliance
 
 
@@ -112,9 +121,25 @@ def _attachment(value: Value) -> Attachment:
         network=section.text("name", check=check_network_name),
         addresses=_addresses(section.get("address")),
         mac=section.text("mac", default="", check=check_mac),
+        vlan=section.integer("vlan", default=0, minimum=1, maximum=MAXIMUM_VLAN)
+        if "vlan" in section
+        else None,
+        default_route=_flag(section.get("default-route")),
     )
     section.finish()
     return attachment
+
+
+def _flag(value: Value | None) -> bool | None:
+    if value is None:
+        return None
+    text = value.text(check=lambda text: "" if text in _FLAGS else f"“{text}” is neither yes nor no")
+    return _FLAGS.get(text)
+
+
+def _peers(value: Value | None) -> tuple[str, ...]:
+    items = value.items_or_self() if value else ()
+    return tuple(name for item in items if (name := item.text(check=check_appliance_name)))
 
 
 def _addresses(value: Value | None) -> tuple[Address, ...]:

@@ -6,6 +6,7 @@ import ipaddress
 import posixpath
 import re
 
+from agent.model.address import Address, Subnet
 from agent.model.image import Digest, ImageReference
 from agent.model.names import (
     APPLIANCE_NAME,
@@ -14,12 +15,13 @@ from agent.model.names import (
     NAME_RULE,
     NETWORK_NAME,
 )
-from agent.model.network import Address, Subnet
+from agent.model.network import IFNAMSIZ
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _DOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 )
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 _UNIT_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
 _TIME_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 
@@ -124,3 +126,15 @@ def check_subnet(text: str) -> str:
         subnet.is_multicast or subnet.is_loopback or subnet.is_link_local
     )
     return "" if usable else f"“{text}” cannot be used for guests"
+
+
+def check_pool(text: str) -> str:
+    """A part of a subnet, of any size."""
+    return "" if parse_subnet(text) else f"“{text}” is not a part of a subnet such as 192.0.2.128/26"
+
+
+def check_interface_name(text: str) -> str:
+    """The name of a network interface (dev_valid_name in the kernel), of characters that need no quoting."""
+    if len(text) > IFNAMSIZ:
+        return f"“{text}” is longer than the {IFNAMSIZ} bytes of an interface name"
+    return "" if _INTERFACE.fullmatch(text) else f"“{text}” is no interface name"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Generic, TypeVar
 
@@ -15,12 +15,17 @@ from agent.config.appliance import read_appliance
 from agent.config.common import check_appliance_name, check_network_name
 from agent.config.document import Findings, Section, read_document
 from agent.config.network import read_network
+from agent.model.address import Address, Subnet
 from agent.model.appliance import Appliance
 from agent.model.configuration import AgentSettings, Configuration
 from agent.model.errors import ConfigurationError, Finding
-from agent.model.network import Address, Attachment, Network, Subnet
+from agent.model.network import Attachment, Network, NetworkKind, reserved_addresses
+from agent.model.traffic import Publication
 
 _T = TypeVar("_T")
+Chooser = Callable[[Mapping[str, Network]], Mapping[str, tuple[Subnet, ...]]]
+PUBLISHING = (NetworkKind.NAT, NetworkKind.ROUTED)
+"""Networks whose appliances are reached through the host."""
 _CORES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 
 
@@ -49,8 +54,12 @@ class _Read(Generic[_T]):
             self.section.findings.add(self.section.node, message)
 
 
-def read_tree(files: ConfigurationFiles) -> Configuration:
-    """The configuration, or ConfigurationError with every finding in every file."""
+def read_tree(files: ConfigurationFiles, choose: Chooser | None = None) -> Configuration:
+    """The configuration, or ConfigurationError with every finding in every file.
+
+    `choose` gives automatic networks their subnets. Without it they have none, and addresses in them cannot
+    be checked.
+    """
     found: list[Finding] = []
     agent = _read_agent(files.agent, found)
     networks = _read_each(files.networks, found, check=check_network_name, read=read_network)
@@ -61,7 +70,11 @@ def read_tree(files: ConfigurationFiles) -> Configuration:
         read=lambda name, section: read_appliance(name, section, default_network=agent.default_network),
     )
     _check_subnets(networks)
+    _check_lans(networks)
+    networks = _with_subnets(networks, choose)
     _check_attachments(appliances, networks)
+    _check_peers(appliances)
+    _check_publications(appliances, networks)
     for section in [
         *(read.section for read in networks.values()),
         *(read.section for read in appliances.values()),
@@ -120,14 +133,45 @@ def parse_cores(text: str) -> tuple[int, ...]:
     return tuple(sorted(cores))
 
 
+def _with_subnets(
+    networks: Mapping[str, _Read[Network]], choose: Chooser | None
+) -> dict[str, _Read[Network]]:
+    chosen = choose({name: read.settings for name, read in networks.items()}) if choose else {}
+    return {
+        name: replace(read, settings=replace(read.settings, subnets=chosen[name]))
+        if name in chosen
+        else read
+        for name, read in networks.items()
+    }
+
+
 def _check_subnets(networks: Mapping[str, _Read[Network]]) -> None:
-    seen: list[tuple[Subnet, str]] = []
-    for name, read in networks.items():
-        for subnet in read.settings.subnets:
+    """Overlaps; networks that are part of the same LAN may share its subnets."""
+    seen: list[tuple[Subnet, Network]] = []
+    for read in networks.values():
+        network = read.settings
+        for subnet in network.subnets:
             for other, owner in seen:
-                if subnet.version == other.version and subnet.overlaps(other):
-                    read.complain("subnets", f"{subnet} overlaps {other} of network “{owner}”")
-            seen.append((subnet, name))
+                shared = network.lan and owner.lan
+                if not shared and subnet.version == other.version and subnet.overlaps(other):
+                    read.complain("subnets", f"{subnet} overlaps {other} of network “{owner.name}”")
+            seen.append((subnet, network))
+
+
+def _check_lans(networks: Mapping[str, _Read[Network]]) -> None:
+    """An uplink can be in one bridge only, and a VLAN of it is one network."""
+    owners: dict[tuple[str, int], str] = {}
+    for name, read in networks.items():
+        network = read.settings
+        if network.lan is None:
+            continue
+        owner = owners.setdefault((network.bridge, network.lan.vlan), name)
+        if owner != name:
+            what = network.lan.uplink or network.lan.bridge
+            vlan = f"VLAN {network.lan.vlan} of {what}" if network.lan.vlan else what
+            read.complain(
+                "uplink" if network.lan.uplink else "bridge", f"{vlan} is network “{owner}” already"
+            )
 
 
 def _check_attachments(
@@ -143,20 +187,90 @@ def _check_attachments(
                     read.complain("network", f"there is no network “{attachment.network}”; known: {known}")
                 continue
             _check_addresses(read, attachment, network.settings)
+            _check_lan_attachment(read, attachment, network.settings)
             for claim in (*attachment.addresses, attachment.mac):
                 if claim:
                     _claim(read, owners, network.settings.name, claim)
+        _check_default_route(read, networks)
+
+
+def _check_default_route(read: _Read[Appliance], networks: Mapping[str, _Read[Network]]) -> None:
+    chosen = [attachment for attachment in read.settings.networks if attachment.default_route]
+    if len(chosen) > 1:
+        read.complain("network", "only one network can have the default route")
+    for attachment in chosen:
+        network = networks.get(attachment.network)
+        if network and not network.settings.leads_out:
+            read.complain("network", f"network “{attachment.network}” leads nowhere: no default route")
+
+
+def _check_lan_attachment(read: _Read[Appliance], attachment: Attachment, network: Network) -> None:
+    if network.lan is None:
+        if attachment.vlan is not None:
+            read.complain("network", f"network “{network.name}” has no VLANs: it is not a bridged one")
+        return
+    has = {address.version for address in attachment.addresses}
+    for subnet in network.subnets:
+        pooled = any(part.version == subnet.version for part in network.lan.pool)
+        if subnet.version not in has and not pooled:
+            read.complain(
+                "network",
+                f"network “{network.name}” has no pool to take an address from in {subnet}: give one",
+            )
+
+
+def _check_peers(appliances: Mapping[str, _Read[Appliance]]) -> None:
+    for name, read in appliances.items():
+        own = {attachment.network for attachment in read.settings.networks}
+        for peer in read.settings.peers:
+            other = appliances.get(peer)
+            if peer == name:
+                read.complain("peers", "it is its own peer")
+            elif other is None:
+                read.complain("peers", f"there is no appliance “{peer}”")
+            elif not own & {attachment.network for attachment in other.settings.networks}:
+                read.complain("peers", f"“{peer}” is in none of its networks")
+
+
+def _check_publications(
+    appliances: Mapping[str, _Read[Appliance]], networks: Mapping[str, _Read[Network]]
+) -> None:
+    """Ports of the host that two want, and those that can lead nowhere."""
+    seen: list[tuple[Publication, _Read[Appliance]]] = []
+    for read in appliances.values():
+        reachable = [
+            networks[attachment.network].settings.kind
+            for attachment in read.settings.networks
+            if attachment.network in networks
+        ]
+        if read.settings.publish and not set(PUBLISHING).intersection(reachable):
+            kinds = " or ".join(PUBLISHING)
+            read.complain("publish", f"only what is in a {kinds} network can be published on the host")
+        for one in read.settings.publish:
+            for other, owner in seen:
+                if one.collides(other):
+                    place = _place(owner, "publish")
+                    read.complain("publish", f"{one} is published by “{owner.settings.name}” too ({place})")
+        seen += [(one, read) for one in read.settings.publish]
+
+
+def _place(read: _Read[Appliance], key: str) -> str:
+    value = read.section.get(key)
+    line = value.node.start_mark.line + 1 if value else 1
+    return f"{read.section.findings.path}:{line}"
 
 
 def _check_addresses(read: _Read[Appliance], attachment: Attachment, network: Network) -> None:
-    for address in attachment.addresses:
-        subnet = next((subnet for subnet in network.subnets if address in subnet), None)
+    known = bool(network.subnets) or not network.automatic
+    for address in attachment.addresses if known else ():
+        subnet = network.subnet_of(address)
         if subnet is None:
             subnets = " and ".join(map(str, network.subnets)) or "no subnet"
             read.complain("network", f"{address} is outside of network “{network.name}” ({subnets})")
-        elif address in {subnet.network_address, subnet.broadcast_address, network.gateway(subnet)}:
+        elif address in reserved_addresses(network, subnet):
             read.complain(
-                "network", f"{address} is taken: network, broadcast or the host's own address in {subnet}"
+                "network",
+                f"{address} is taken: network, broadcast, gateway or the host's own address in {subnet}",
             )
     if len({address.version for address in attachment.addresses}) < len(attachment.addresses):
         read.complain("network", "at most one IPv4 and one IPv6 address for each network expected")
@@ -170,9 +284,5 @@ def _claim(
 ) -> None:
     owner = owners.setdefault((network, claim), read)
     if owner is not read:
-        other = owner.section.get("network")
-        line = other.node.start_mark.line + 1 if other else 1
-        read.complain(
-            "network",
-            f"{claim} is given to “{owner.settings.name}” too ({owner.section.findings.path}:{line})",
-        )
+        place = _place(owner, "network")
+        read.complain("network", f"{claim} is given to “{owner.settings.name}” too ({place})")

@@ -1,4 +1,5 @@
-"""Sizes and time spans as systemd writes them (systemd.time(7), and the K/M/G/T suffixes of MemoryMax=)."""
+"""Sizes, time spans and rates as systemd writes them (systemd.time(7), the suffixes of MemoryMax=, and
+those of Rate= in systemd.network(5))."""
 
 from __future__ import annotations
 
@@ -31,6 +32,9 @@ _SPANS = {
 }
 _SPAN = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-z]*)")
 
+_RATES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_RATE = re.compile(r"([0-9]{1,12})([KMG]?)")
+
 
 def parse_size(text: str) -> int | None:
     """`48M` → bytes, powers of 1024; None where it is no size."""
@@ -48,6 +52,12 @@ def parse_span(text: str) -> float | None:
         total += float(match[1]) * _SPANS[match[2]]
         position = match.end()
     return total if position else None
+
+
+def parse_rate(text: str) -> int | None:
+    """`100M` → bits per second, powers of 1000 as in systemd.network(5); None where it is no rate."""
+    match = _RATE.fullmatch(text)
+    return int(match[1]) * _RATES[match[2]] if match else None
 
 
 def format_size(size_bytes: int) -> str:

@@ -66,7 +66,7 @@ def make_aim(
     `applying` and `retry` are as in agent.plan.generations. With `anew`, appliances may start again that
     were given up; with `kept`, the configuration is the one that was last applied.
     """
-    written = planner.gather(kept=kept)
+    written = planner.gather(now.plan.assignments, kept=kept)
     if anew:
         planner.clear_failures(written)
     target, problems = planner.plan(written, now.plan.assignments)

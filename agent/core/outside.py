@@ -10,7 +10,7 @@ from typing import Protocol
 
 from agent.core.prober import Prober
 from agent.core.world import Outside
-from agent.model.network import Address
+from agent.model.address import Address
 from agent.model.probe import Probe
 from agent.plan.host import AppliancePlan
 from agent.plan.probes import question_of

@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 from agent.config.tree import ConfigurationFiles, read_tree
 from agent.core.world import Files, GenerationKeeper, Images, StateKeeper
+from agent.model.address import Subnet
 from agent.model.appliance import Appliance
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
@@ -20,6 +21,7 @@ from agent.model.errors import ApplianceError, ConfigurationError, Finding, Host
 from agent.model.generation import Generation
 from agent.model.host import HostFacts
 from agent.model.image import Image
+from agent.model.network import Network
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan, plan_check
 from agent.plan.generations import Course, course_of
@@ -32,6 +34,7 @@ from agent.plan.host import (
     plan_one,
     with_room,
 )
+from agent.plan.subnets import choose_subnets
 from agent.plan.swap import why_unreadable
 
 _log = logging.getLogger(__name__)
@@ -56,7 +59,13 @@ class Gathered:
         settings = {self._path(name): generation.settings for name, generation in generations.items()}
         files = replace(self.files, appliances={**self.files.appliances, **settings})
         contents = {name: generation.files for name, generation in generations.items()}
-        return Gathered(files, read_tree(files), {**self.contents, **contents})
+        return Gathered(files, read_tree(files, self._subnets), {**self.contents, **contents})
+
+    def _subnets(self, networks: Mapping[str, Network]) -> dict[str, tuple[Subnet, ...]]:
+        """Those that automatic networks have, which no appliance's settings change."""
+        return {
+            name: self.configuration.networks[name].subnets for name in networks if networks[name].automatic
+        }
 
     def _path(self, name: str) -> str:
         for path in self.files.appliances:
@@ -76,19 +85,24 @@ class Planner:
         images: Images,
         states: StateKeeper,
         generations: GenerationKeeper,
+        routes: Callable[[], Collection[Subnet]],
     ) -> None:
         self._facts = facts
+        self._routes = routes
         self._files = files
         self._images = images
         self._states = states
         self._generations = generations
 
-    def gather(self, *, kept: bool = False) -> Gathered:
+    def gather(self, previous: Assignments, *, kept: bool = False) -> Gathered:
         """The configuration; with `kept`, as it was when it was last found valid. ConfigurationError where
         it is not valid."""
         last = self._files.kept_configuration() if kept else None
         files = last[0] if last else self._files.read_configuration()
-        configuration = read_tree(files)
+        choose = partial(
+            choose_subnets, previous=previous, machine_id=self._facts.machine_id, taken=self._routes
+        )
+        configuration = read_tree(files, choose)
         self._check_cores(configuration)
         contents = {
             name: last[1].get(name, {}) if last else self._files.read_appliance_files(name)

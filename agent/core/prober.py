@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from agent.core.world import Probes
+from agent.model.address import Address
 from agent.model.health import UnitStatus
-from agent.model.network import Address
 from agent.model.probe import Probe
 from agent.plan.host import AppliancePlan
 from agent.plan.probes import question_of

@@ -17,20 +17,19 @@ from functools import partial
 from typing import TypeVar
 
 from agent.core.aim import Aim, Now, make_aim
+from agent.core.network import HostNetwork
 from agent.core.planner import Gathered, Planner, keep_quietly
 from agent.core.watch import Watch
-from agent.core.world import Files, Links, Units
+from agent.core.world import Files, Units
 from agent.model.change import Change, Effect
 from agent.model.errors import ApplianceError, Problem
 from agent.model.generation import Generation
-from agent.model.network import Tap
 from agent.plan.generations import can_reload
 from agent.plan.host import AppliancePlan, HostPlan
 from agent.util.journal import Event, log_event
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_NO_USER = -1
 LONG_THREADS = 4
 _STOP, _GROW, _RESTART = "stop", "grow its data volume", "restart"
 _CHECK, _RELOAD, _START_WITH = (
@@ -60,14 +59,14 @@ class Reconciler:
         *,
         planner: Planner,
         files: Files,
-        links: Links,
+        network: HostNetwork,
         units: Units,
         watch: Watch,
         busy: Callable[[], Collection[str]],
     ) -> None:
         self._planner = planner
         self._files = files
-        self._links = links
+        self._network = network
         self._units = units
         self._watch = watch
         self._busy = busy
@@ -82,7 +81,7 @@ class Reconciler:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="host")
         # Hashing and copying for one appliance must not keep another from its start.
         self._long = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="long")
-        self.plan = HostPlan((), {}, files.read_assignments())
+        self.plan = HostPlan((), (), {}, files.read_assignments())
 
     def close(self) -> None:
         """Wait for what is being done, then do no more."""
@@ -96,6 +95,7 @@ class Reconciler:
             aim = await self.run(partial(self._aim, running, applying=True, retry=retry))
             plan = aim.plan
             users = await self.run(lambda: self._files.plan_users(plan.appliances))
+            unpublished = await self.run(partial(self._network.look, plan))
             changes = await self.run(lambda: self._plan_changes(plan))
             growing = await self._to_grow(plan)
             told = (
@@ -109,7 +109,7 @@ class Reconciler:
                 ),
                 *(f"{name}: {self._way_of(name, aim, running)}" for name in aim.trials),
             )
-            return Outcome(told, aim.problems, aim.trials)
+            return Outcome(told, (*aim.problems, *unpublished), aim.trials)
 
     async def apply(self, *, restart: bool, retry: bool = False, kept: bool = False) -> Outcome:
         """Make the host as configured; with `kept`, as it was configured when that was last found valid.
@@ -132,6 +132,7 @@ class Reconciler:
                 await self.run(lambda: self._files.plan_users(plan.appliances))
             )
             stopped, failed_stops = await self._each(await self._to_stop(plan), self._units.stop, _STOP)
+            unpublished = await self.run(partial(self._network.look, plan))
             changes = await self.run(lambda: self._plan_changes(plan))
             done, not_done = await self._carry_out(changes)
             await self.run(partial(self._keep, aim, removed))
@@ -144,7 +145,7 @@ class Reconciler:
             restarted, not_restarted = await self._each(restarts, self._units.restart, _RESTART)
             failures = (*no_users, *failed_stops, *not_done, *failed, *not_restarted)
             changed = (*users, *stopped, *done, *grown, *restarted)
-            return Outcome(changed, (*aim.problems, *failures), aim.trials)
+            return Outcome(changed, (*aim.problems, *unpublished, *failures), aim.trials)
 
     async def tidy(self) -> None:
         """Remove what writes left that a crash has interrupted; before anything is written."""
@@ -163,7 +164,7 @@ class Reconciler:
         """Put back bridges and taps that somebody took away; guests whose tap is gone are started again."""
         async with self._lock:
             plan = self.plan
-            changes = await self.run(lambda: self._plan_links(plan))
+            changes = await self.run(partial(self._network.plan, plan))
             if not changes:
                 return
             done, failed = await self._carry_out(changes)
@@ -235,7 +236,7 @@ class Reconciler:
             await self.run(partial(self._remember_generation, name, generation))
         self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
         if rewired:
-            await self._carry_out_all(await self.run(lambda: self._plan_links(now)))
+            await self._carry_out_all(await self.run(partial(self._network.plan, now)))
             await self.run(lambda: self._files.keep_assignments(self.plan.assignments))
         await self._carry_out_all(await self.run(lambda: self._files.plan(plan)))
 
@@ -292,34 +293,20 @@ class Reconciler:
         changes = []
         for name in sorted(self._files.known() - set(plan.appliances)):
             changes += self._files.plan_removal(name)
-        changes += self._plan_links(plan)
+        changes += self._network.plan(plan)
         busy = self._not_ours()
         for name, appliance in plan.appliances.items():
             if name not in busy:
                 changes += self._files.plan(appliance)
         return changes
 
-    def _plan_links(self, plan: HostPlan) -> list[Change]:
-        taps = [
-            Tap(
-                name=port.tap,
-                bridge=port.network.bridge,
-                owner_uid=_NO_USER if (uid := self._files.user_id(name)) is None else uid,
-                mtu=port.network.mtu,
-                appliance=name,
-            )
-            for name, appliance in plan.appliances.items()
-            for port in appliance.ports
-        ]
-        return self._links.plan(plan.bridges, taps)
-
     # --- acting
 
     async def _carry_out(self, changes: Iterable[Change]) -> tuple[list[str], list[str]]:
         """Apply changes in order; what was done, and what failed.
 
-        The rest of an appliance's changes waits where one of them failed; the others' do not. systemd reads
-        its files again if it has to.
+        The rest of an appliance's changes waits where one of them failed; the others' do not, but for what
+        everything after it needs. systemd reads its files again if it has to.
         """
         done: list[Change] = []
         failed: dict[str, str] = {}
@@ -330,6 +317,8 @@ class Reconciler:
                 await self.run(change.apply)
             except ApplianceError as error:
                 failed[change.appliance or change.text] = f"{change} failed: {error}"
+                if Effect.NEEDED in change.effect:
+                    break
                 continue
             done.append(change)
             _log.info("%s", change)

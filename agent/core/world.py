@@ -10,17 +10,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from agent.config.tree import ConfigurationFiles
+from agent.model.address import Address, Subnet
 from agent.model.assignments import Assignments
 from agent.model.change import Change
 from agent.model.data import SnapshotFile, SnapshotNote, Volume
 from agent.model.generation import Generation
 from agent.model.health import UnitStatus
 from agent.model.image import Digest, Image, ImageReference
-from agent.model.network import Address, Bridge, Tap
+from agent.model.listener import Listener
+from agent.model.network import Bridge, Tap
 from agent.model.probe import Probe
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
+from agent.plan.ruleset import Ruleset
 
 
 class Units(Protocol):
@@ -77,6 +80,19 @@ class Links(Protocol):
     """Bridges and taps: agent.host.netlink.Netlink."""
 
     def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
+        """What it takes to have exactly these."""
+
+    def routes(self) -> list[Subnet]:
+        """Subnets that the host has routes to, but for default routes and those to bridges of ours."""
+
+    def listeners(self) -> list[Listener]:
+        """The host's own listening sockets."""
+
+
+class Firewall(Protocol):
+    """Rules of nftables: agent.host.nftables.Firewall."""
+
+    def plan(self, wanted: Ruleset) -> list[Change]:
         """What it takes to have exactly these."""
 
 

@@ -1,4 +1,5 @@
-"""Keeps assignments in /var/lib/appliance/assignments.json: `{"version": 1, "addresses": …, "cores": …}`."""
+"""Keeps assignments in /var/lib/appliance/assignments.json:
+`{"version": 1, "addresses": …, "cores": …, "subnets": …}`."""
 
 from __future__ import annotations
 
@@ -26,6 +27,10 @@ def read_assignments(path: Path) -> Assignments:
                 for network, leases in content["addresses"].items()
             },
             cores={str(name): int(core) for name, core in content["cores"].items()},
+            subnets={
+                network: tuple(map(ipaddress.ip_network, texts))
+                for network, texts in content.get("subnets", {}).items()
+            },
         )
     except FileNotFoundError:
         return Assignments()
@@ -43,5 +48,6 @@ def write_assignments(path: Path, assignments: Assignments) -> bool:
             for network, leases in assignments.addresses.items()
         },
         "cores": dict(assignments.cores),
+        "subnets": {name: list(map(str, subnets)) for name, subnets in assignments.subnets.items()},
     }
     return ensure_file(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from agent.config.common import parse_address
 from agent.config.tree import parse_cores
+from agent.model.address import Address
 from agent.model.host import HostFacts
-from agent.model.network import Address
 from agent.util.run import run
 
 GUEST_HZ = 100

@@ -8,20 +8,23 @@ back.
 from __future__ import annotations
 
 import errno
-import fcntl
 import ipaddress
 import os
 import socket
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.host import sysctl
+from agent.host.listeners import listeners
+from agent.host.tun import new_tap, tap_owner
+from agent.model.address import Subnet
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError, Problem
+from agent.model.listener import Listener
 from agent.model.network import Bridge, Tap
 from agent.util.lean import skip_init
 
@@ -35,11 +38,18 @@ ALIAS = "appliance-agent"
 # A guest holds on to the tap it was started with, even when that is gone.
 _NEW_TAP = Effect.RESTART | Effect.CUT_OFF
 
-# linux/if_tun.h
-_TUNSETIFF = 0x400454CA
-_TUNSETPERSIST = 0x400454CB
-_TUNSETOWNER = 0x400454CC
-_IFF_TAP_NO_PI = 0x1002
+# net/if_bridge.h, linux/rtnetlink.h
+_PVID_UNTAGGED = ["pvid", "untagged"]
+_PVID, _UNTAGGED = 2, 4
+_DEFAULT_VLAN = 1
+_RT_TABLE_MAIN = 254
+# Time that a packet may wait for its turn, where an appliance's bandwidth is limited; and packets of so many
+# milliseconds may go at once.
+_TBF_LATENCY = "50ms"
+_TBF_BURST_MS = 10
+
+
+_Vlans = dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,10 @@ class _Link:
     mac: str
     master: int
     ours: bool
+    isolated: bool
+    hairpin: bool
+    qdisc: str
+    filters_vlans: bool
 
 
 @contextmanager
@@ -87,17 +101,42 @@ class Netlink:
         ones removed."""
         links = self._links()
         wanted = {bridge.name for bridge in bridges} | {tap.name for tap in taps}
+        vlans = (
+            self._vlans() if any(tap.vlan for tap in taps) or any(bridge.vlans for bridge in bridges) else {}
+        )
         changes = [
             Change(f"remove {link.kind} {link.name}", partial(self._remove, link))
             for link in links.values()
             if link.ours and link.name not in wanted
         ]
+        changes += _plan_forwarding(bridges)
         for bridge in bridges:
             changes += _or_refusal(partial(self._plan_bridge, bridge, links.get(bridge.name)), bridge.name)
+            if bridge.uplink:
+                plan = partial(self._plan_uplink, bridge, links, vlans)
+                changes += _or_refusal(plan, bridge.uplink)
+        own = {bridge.name for bridge in bridges}
         for tap in taps:
-            plan = partial(self._plan_tap, tap, links.get(tap.name), links.get(tap.bridge))
+            plan = partial(self._plan_tap, tap, links, vlans, own_bridge=tap.bridge in own)
             changes += _or_refusal(plan, tap.name, tap.appliance)
         return changes
+
+    def routes(self) -> list[Subnet]:
+        """Subnets that the host has routes to, but for default routes and those to bridges of ours."""
+        ours = {link.index for link in self._links().values() if link.ours}
+        found = []
+        with _explained("reading routes"):
+            for message in self._route.get_routes(table=_RT_TABLE_MAIN):
+                destination = message.get_attr("RTA_DST")
+                if destination and message["dst_len"] and message.get_attr("RTA_OIF") not in ours:
+                    subnet = ipaddress.ip_network(f"{destination}/{message['dst_len']}")
+                    if not (subnet.is_link_local or subnet.is_multicast):
+                        found.append(subnet)
+        return found
+
+    def listeners(self) -> list[Listener]:
+        """The host's own listening sockets."""
+        return listeners()
 
     def _plan_bridge(self, bridge: Bridge, link: _Link | None) -> list[Change]:
         if link is None:
@@ -106,7 +145,13 @@ class Netlink:
         if link.mac != bridge.mac:
             _check_ours(link, "bridge")
         changes = []
-        if not link.ours or not link.up or link.mtu != bridge.mtu or link.mac != bridge.mac:
+        right = (
+            link.ours
+            and link.up
+            and (link.mtu, link.mac) == (bridge.mtu, bridge.mac)
+            and link.filters_vlans == bool(bridge.vlans)
+        )
+        if not right:
             changes.append(Change(f"set up bridge {bridge.name}", partial(self._set_up, bridge)))
         present = self._addresses(link.index)
         changes += [
@@ -122,19 +167,74 @@ class Netlink:
         ]
         return changes
 
-    def _plan_tap(self, tap: Tap, link: _Link | None, bridge: _Link | None) -> list[Change]:
+    def _plan_uplink(
+        self, bridge: Bridge, links: Mapping[str, _Link], vlans: Mapping[int, _Vlans]
+    ) -> list[Change]:
+        link, master = links.get(bridge.uplink), links.get(bridge.name)
+        if link is None:
+            raise HostError(f"There is no interface {bridge.uplink} (yet).", problem=Problem.NOT_FOUND)
+        joined = master is not None and link.master == master.index
+        if link.master and not joined:
+            raise HostError(
+                f"Interface {bridge.uplink} is in another bridge or bond.",
+                problem=Problem.IN_USE,
+                remedy="Name that bridge with `bridge:` in place of `uplink:`.",
+            )
+        if addresses := self._addresses(link.index):
+            raise HostError(
+                f"Interface {bridge.uplink} has addresses of the host ({', '.join(sorted(addresses))}), "
+                "which would be lost in a bridge.",
+                problem=Problem.IN_USE,
+                remedy="Give them to a bridge, e.g. with systemd-networkd, and name that with `bridge:`.",
+            )
+        if joined and link.up and bridge.vlans <= vlans.get(link.index, {}).keys():
+            return []
+        text = f"attach uplink {bridge.uplink} to {bridge.name}"
+        return [Change(text, partial(self._attach_uplink, bridge))]
+
+    def _plan_tap(
+        self, tap: Tap, links: Mapping[str, _Link], vlans: Mapping[int, _Vlans], *, own_bridge: bool
+    ) -> list[Change]:
+        link, bridge = links.get(tap.name), links.get(tap.bridge)
+        if not own_bridge:
+            _check_foreign(bridge, tap)
         if link is None:
             create = f"create tap {tap.name}"
             return [Change(create, lambda: self._create_tap(tap), tap.appliance, _NEW_TAP)]
         _check_ours(link, "tun")
-        if tap_owner(tap.name) != tap.owner_uid:
+        if _owner(tap.name) != tap.owner_uid:
             anew = f"create tap {tap.name} anew: it has another owner"
             return [Change(anew, lambda: self._recreate_tap(link, tap), tap.appliance, _NEW_TAP)]
-        if bridge is None or link.master != bridge.index or not link.up or link.mtu != tap.mtu:
-            return [
-                Change(f"attach tap {tap.name} to {tap.bridge}", lambda: self._attach(tap), tap.appliance)
-            ]
-        return []
+        right = (
+            bridge is not None
+            and link.master == bridge.index
+            and link.up
+            and (link.mtu, link.isolated, link.hairpin) == (tap.mtu, tap.isolated, tap.hairpin)
+            and (not tap.vlan or vlans.get(link.index) == {tap.vlan: _PVID | _UNTAGGED})
+            and self._bandwidth(link) == tap.bandwidth
+        )
+        if right:
+            return []
+        return [Change(f"attach tap {tap.name} to {tap.bridge}", lambda: self._attach(tap), tap.appliance)]
+
+    def _vlans(self) -> dict[int, _Vlans]:
+        """Flags by VLAN, of every port of a bridge that filters by them."""
+        found: dict[int, _Vlans] = {}
+        with _explained("reading VLANs"):
+            for message in self._route.get_vlans():
+                specification = message.get_attr("IFLA_AF_SPEC")
+                entries = specification.get_attrs("IFLA_BRIDGE_VLAN_INFO") if specification else ()
+                found[message["index"]] = {entry["vid"]: entry["flags"] for entry in entries}
+        return found
+
+    def _bandwidth(self, link: _Link) -> int:
+        """The limit of what a link is sent, in bits per second; 0 for none."""
+        if link.qdisc != "tbf":
+            return 0
+        for message in self._route.get_qdiscs(index=link.index):
+            if message.get_attr("TCA_KIND") == "tbf":
+                return int(message.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]) * 8
+        return 0
 
     def _index(self, name: str) -> int:
         with _explained(f"interface {name}"):
@@ -148,6 +248,8 @@ class Netlink:
     def _create_bridge(self, bridge: Bridge) -> None:
         with _explained(f"creating bridge {bridge.name}"):
             options = {"br_stp_state": 0, "br_forward_delay": 0}
+            if bridge.vlans:
+                options["br_vlan_filtering"] = 1
             self._route.link("add", ifname=bridge.name, kind="bridge", address=bridge.mac, **options)
         self._set_up(bridge)
         for address in sorted(bridge.addresses):
@@ -155,10 +257,14 @@ class Netlink:
 
     def _set_up(self, bridge: Bridge) -> None:
         # Without a guest the bridge has no carrier, and its addresses must not wait for that as tentative.
-        _set_ipv6(bridge.name, "accept_dad", "0")
         with _explained(f"setting up {bridge.name}"):
+            sysctl.set_of("ipv6", bridge.name, "accept_dad", "0")
+            # Published ports are reached by 127.0.0.1, too; guests cannot use loopback addresses.
+            sysctl.set_of("ipv4", bridge.name, "route_localnet", str(int(bridge.routes)))
             index = self._index(bridge.name)
-            self._route.link("set", index=index, ifalias=f"{ALIAS}: network {bridge.network}")
+            self._route.link("set", index=index, ifalias=f"{ALIAS}: {bridge.label}")
+            if bridge.vlans:
+                self._route.link("set", index=index, kind="bridge", br_vlan_filtering=1)
             self._route.link("set", index=index, mtu=bridge.mtu, address=bridge.mac, state="up")
 
     def _address(self, command: str, name: str, address: str) -> None:
@@ -172,20 +278,9 @@ class Netlink:
             self._route.addr(command, index=self._index(name), address=text, prefixlen=int(length), **extra)
 
     def _create_tap(self, tap: Tap) -> None:
-        with _explained(f"creating tap {tap.name}"):
-            tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", tap.name.encode(), _IFF_TAP_NO_PI))
-                fcntl.ioctl(tun, _TUNSETOWNER, tap.owner_uid)
-                alias = f"{ALIAS}: tap on {tap.bridge}"
-                self._route.link("set", index=self._index(tap.name), ifalias=alias)
-                # Last: whatever fails before it, or a crash, leaves nothing.
-                fcntl.ioctl(tun, _TUNSETPERSIST, 1)
-            finally:
-                os.close(tun)
-        # Without an owner any local user may attach.
-        if tap_owner(tap.name) != tap.owner_uid:
-            raise HostError(f"tap {tap.name} did not take its owner")
+        with _explained(f"creating tap {tap.name}"), new_tap(tap.name, tap.owner_uid):
+            alias = f"{ALIAS}: tap on {tap.bridge}"
+            self._route.link("set", index=self._index(tap.name), ifalias=alias)
         self._attach(tap)
 
     def _recreate_tap(self, link: _Link, tap: Tap) -> None:
@@ -194,10 +289,46 @@ class Netlink:
 
     def _attach(self, tap: Tap) -> None:
         index = self._index(tap.name)
-        # The host has no business on a guest's own link, and its link-local traffic would wake the guest.
-        _set_ipv6(tap.name, "disable_ipv6", "1")
         with _explained(f"attaching {tap.name} to {tap.bridge}"):
-            self._route.link("set", index=index, mtu=tap.mtu, master=self._index(tap.bridge), state="up")
+            # The host has no business on a guest's own link; its link-local traffic would wake the guest.
+            sysctl.set_of("ipv6", tap.name, "disable_ipv6", "1")
+            self._route.link("set", index=index, mtu=tap.mtu, master=self._index(tap.bridge))
+            # Before it is up: nothing passes without.
+            self._isolate(tap, index)
+            if tap.vlan:
+                self._join_vlan(index, tap.vlan)
+            self._limit(tap, index)
+            self._route.link("set", index=index, state="up")
+
+    def _isolate(self, tap: Tap, index: int) -> None:
+        self._route.brport("set", index=index, isolated=int(tap.isolated), mode=int(tap.hairpin))
+        flag = Path(f"/sys/class/net/{tap.name}/brport/isolated").read_text(encoding="ascii").strip()
+        if flag != str(int(tap.isolated)):
+            raise HostError(f"tap {tap.name} did not take its isolation")
+
+    def _join_vlan(self, index: int, vlan: int) -> None:
+        for other in self._vlans().get(index, {}):
+            if other != vlan:
+                self._route.vlan_filter("del", index=index, vlan_info={"vid": other})
+        self._route.vlan_filter("add", index=index, vlan_info={"vid": vlan, "flags": _PVID_UNTAGGED})
+
+    def _limit(self, tap: Tap, index: int) -> None:
+        if tap.bandwidth:
+            burst = max(tap.bandwidth * _TBF_BURST_MS // 8000, 2 * tap.mtu)
+            rate = f"{tap.bandwidth}bit"
+            self._route.tc(
+                "replace", "tbf", index, handle="1:", rate=rate, latency=_TBF_LATENCY, burst=burst
+            )
+        else:
+            with suppress(NetlinkError):
+                self._route.tc("del", index=index, handle="1:", parent=0xFFFFFFFF)
+
+    def _attach_uplink(self, bridge: Bridge) -> None:
+        index = self._index(bridge.uplink)
+        with _explained(f"attaching {bridge.uplink} to {bridge.name}"):
+            self._route.link("set", index=index, master=self._index(bridge.name), state="up")
+            for vlan in sorted(bridge.vlans):
+                self._route.vlan_filter("add", index=index, vlan_info={"vid": vlan})
 
     def _remove(self, link: _Link) -> None:
         with _explained(f"removing {link.name}"):
@@ -206,16 +337,56 @@ class Netlink:
 
 def _read_link(message: Any) -> _Link:
     info = message.get_attr("IFLA_LINKINFO")
+    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info else None
+    bridge = info.get_attr("IFLA_INFO_DATA") if info else None
+    kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
     return _Link(
         index=message["index"],
         name=message.get_attr("IFLA_IFNAME"),
-        kind=(info.get_attr("IFLA_INFO_KIND") if info else "") or "",
+        kind=kind,
         up=bool(message["flags"] & 1),
         mtu=message.get_attr("IFLA_MTU") or 0,
         mac=message.get_attr("IFLA_ADDRESS") or "",
         master=message.get_attr("IFLA_MASTER") or 0,
         ours=(message.get_attr("IFLA_IFALIAS") or "").startswith(f"{ALIAS}: "),
+        isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
+        hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
+        qdisc=message.get_attr("IFLA_QDISC") or "",
+        filters_vlans=bool(kind == "bridge" and bridge and bridge.get_attr("IFLA_BR_VLAN_FILTERING")),
     )
+
+
+def _plan_forwarding(bridges: Sequence[Bridge]) -> list[Change]:
+    """The host is a router for guests of networks that lead out."""
+    addresses = [
+        ipaddress.ip_interface(text) for bridge in bridges if bridge.routes for text in bridge.addresses
+    ]
+    return [
+        Change(f"let the host forward IPv{version}", partial(_let_forward, version))
+        for version in sorted({address.version for address in addresses})
+        if not sysctl.forwards(version)
+    ]
+
+
+def _let_forward(version: int) -> None:
+    with _explained(f"letting the host forward IPv{version}"):
+        sysctl.let_forward(version)
+
+
+def _owner(tap: str) -> int:
+    with _explained(f"owner of tap {tap}"):
+        return tap_owner(tap)
+
+
+def _check_foreign(bridge: _Link | None, tap: Tap) -> None:
+    if bridge is None or bridge.kind != "bridge":
+        raise HostError(f"There is no bridge {tap.bridge} (yet).", problem=Problem.NOT_FOUND)
+    if tap.vlan and not bridge.filters_vlans:
+        raise HostError(
+            f"Bridge {tap.bridge} does not filter by VLAN.",
+            problem=Problem.NOT_SUPPORTED,
+            remedy=f"`ip link set {tap.bridge} type bridge vlan_filtering 1`",
+        )
 
 
 def _or_refusal(plan: Callable[[], list[Change]], name: str, appliance: str = "") -> list[Change]:
@@ -237,19 +408,6 @@ def _check_ours(link: _Link, kind: str) -> None:
             problem=Problem.ALREADY_EXISTS,
             remedy="Rename or remove it, or choose another name in the configuration.",
         )
-
-
-def tap_owner(name: str) -> int:
-    """The uid that may attach to a tap, -1 for anybody; from sysfs, because netlink libraries may not know
-    it."""
-    with _explained(f"owner of tap {name}"):
-        return int(Path(f"/sys/class/net/{name}/owner").read_text(encoding="ascii"))
-
-
-def _set_ipv6(name: str, key: str, value: str) -> None:
-    """Set a sysctl of an interface; nothing where the host has no IPv6 (ipv6.disable=1)."""
-    with _explained(f"{key} of {name}"), suppress(FileNotFoundError):
-        Path(f"/proc/sys/net/ipv6/conf/{name}/{key}").write_text(value, encoding="ascii")
 
 
 class LinkMonitor:

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from agent.host.probes import dns_question, family_of
-from agent.model.network import Address
+from agent.model.address import Address
 from agent.model.probe import DnsProbe, DnsStatus, HttpProbe, Probe, SmtpProbe, TcpProbe, UdpProbe
 
 LIMIT_S = 120.0

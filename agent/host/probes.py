@@ -14,7 +14,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from agent.model.network import Address
+from agent.model.address import Address
 from agent.model.probe import (
     DnsProbe,
     DnsStatus,

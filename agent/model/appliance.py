@@ -10,6 +10,7 @@ from agent.model.names import unit_of, user_of
 from agent.model.network import Attachment
 from agent.model.probe import Probe
 from agent.model.swap import Snapshots
+from agent.model.traffic import NO_GRANTS, NO_LIMITS, Destination, Grants, Limits, Publication
 from agent.model.update import Group, Policy, Window
 
 KERNEL = "/usr/lib/appliance/linux"
@@ -39,7 +40,7 @@ class UpdateSettings:
 class Appliance:
     """`/etc/appliance/appliances/NAME.yaml`. Sizes of 0 mean: what the image requests, or no data volume.
 
-    `probes` of None are those of the image."""
+    `probes` of None are those of the image, an `egress` of None that of the networks."""
 
     name: str
     image: ImageReference
@@ -54,6 +55,11 @@ class Appliance:
     snapshots: Snapshots = Snapshots.AUTO
     probes: tuple[Probe, ...] | None = None
     group: Group | None = None
+    publish: tuple[Publication, ...] = ()
+    grants: Grants = NO_GRANTS
+    peers: tuple[str, ...] = ()
+    egress: tuple[Destination, ...] | None = None
+    limits: Limits = NO_LIMITS
 
     @property
     def unit(self) -> str:

@@ -1,20 +1,21 @@
-"""What the agent once chose for an appliance and keeps: addresses and a core."""
+"""What the agent once chose and keeps: addresses and a core for each appliance, subnets for networks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from agent.model.network import Address
+from agent.model.address import Address, Subnet
 
 
 @dataclass(frozen=True, slots=True)
 class Assignments:
-    """`addresses` by network and appliance, `cores` by appliance; kept in
+    """`addresses` by network and appliance, `cores` by appliance, `subnets` by automatic network; kept in
     /var/lib/appliance/assignments.json."""
 
     addresses: Mapping[str, Mapping[str, tuple[Address, ...]]] = field(default_factory=dict)
     cores: Mapping[str, int] = field(default_factory=dict)
+    subnets: Mapping[str, tuple[Subnet, ...]] = field(default_factory=dict)
 
     def with_appliance(
         self, name: str, addresses: Mapping[str, tuple[Address, ...]], core: int
@@ -26,4 +27,4 @@ class Assignments:
         }
         for network, given in addresses.items():
             networks[network] = {**networks.get(network, {}), name: given}
-        return Assignments(networks, {**self.cores, name: core})
+        return replace(self, addresses=networks, cores={**self.cores, name: core})

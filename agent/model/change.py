@@ -16,6 +16,8 @@ class Effect(Flag):
     """A running guest goes on as before until it is started anew."""
     CUT_OFF = auto()
     """A running guest is without its network until it is started anew."""
+    NEEDED = auto()
+    """Nothing that comes after it is done where it fails."""
 
 
 @dataclass(frozen=True, slots=True)

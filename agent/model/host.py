@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model.network import Address
+from agent.model.address import Address
 
 OPEN_FILE_VERSION = 253
 """The systemd version that brought OpenFile= (systemd.service(5))."""

@@ -6,9 +6,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 
+from agent.model.address import Address
 from agent.model.appliance import Appliance
 from agent.model.image import Manifest, Ready, ReadyKind
-from agent.model.network import Address, Port
+from agent.model.network import Port
 
 _Line = tuple[str, str]
 
@@ -69,8 +70,9 @@ def _network_lines(
             subnet = next(subnet for subnet in port.network.subnets if address in subnet)
             yield "address", f"{device} {address}/{subnet.prefixlen}"
             yield "host", f"{address} {appliance.name}"
-            if port.index == 0:
-                yield "gateway", str(port.network.gateway(subnet))
+            gateway = port.network.gateway(subnet)
+            if port.default_route and gateway:
+                yield "gateway", str(gateway)
     for server in (ports[0].network.nameservers or nameservers) if ports else ():
         yield "nameserver", str(server)
     for domain in ports[0].network.search if ports else ():

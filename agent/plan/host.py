@@ -7,19 +7,20 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from agent.model.address import Address
 from agent.model.appliance import Appliance
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, Problem
 from agent.model.host import HostFacts
 from agent.model.image import Image
-from agent.model.network import Address, Bridge, Port
+from agent.model.network import Bridge, Network, Port
 from agent.plan.cpio import archive
 from agent.plan.dropin import render_drop_in
 from agent.plan.guest import boot_text, guest_files
 from agent.plan.launch import kernel_arguments, render_launch_plan, render_refusal, runtime_directory
 from agent.plan.placement import place
-from agent.plan.ports import allocate, plan_bridge, plan_ports
+from agent.plan.ports import allocate, plan_bridges, plan_ports
 
 DEFAULT_DATA_BYTES = 256 << 20
 
@@ -75,8 +76,10 @@ class AppliancePlan:
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    """Bridges, and appliances by name, with the assignments that are to be remembered."""
+    """Networks with the bridges they take, and appliances by name, with the assignments that are to be
+    remembered."""
 
+    networks: Sequence[Network]
     bridges: Sequence[Bridge]
     appliances: Mapping[str, AppliancePlan]
     assignments: Assignments
@@ -101,10 +104,14 @@ def plan_host(
         )
         for name, appliance in configuration.appliances.items()
     }
-    bridges = [
-        plan_bridge(network, machine_id=host.machine_id) for network in configuration.networks.values()
-    ]
-    return HostPlan(bridges, plans, Assignments(addresses=leases, cores=cores))
+    networks = list(configuration.networks.values())
+    subnets = {network.name: network.subnets for network in networks if network.automatic}
+    return HostPlan(
+        networks,
+        plan_bridges(networks, machine_id=host.machine_id),
+        plans,
+        Assignments(addresses=leases, cores=cores, subnets=subnets),
+    )
 
 
 def plan_one(

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from agent.model.address import Address, Subnet
+from agent.model.appliance import Appliance
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, Problem
-from agent.model.network import Address, Bridge, Network, Port, Subnet
+from agent.model.network import (
+    IFNAMSIZ,
+    Attachment,
+    Bridge,
+    Lan,
+    Network,
+    Port,
+    Tap,
+    reserved_addresses,
+)
 
-IFNAMSIZ = 15
-"""Longest interface name, without the final NUL (linux/if.h)."""
+NO_USER = -1
+"""In place of a uid, where there is no user yet."""
 
 _Leases = dict[str, dict[str, tuple[Address, ...]]]
 
@@ -36,31 +47,60 @@ def mac_address(machine_id: str, appliance: str, network: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
-def plan_bridge(network: Network, *, machine_id: str) -> Bridge:
-    """The bridge of a network. Its MAC is fixed for the same reason as the guests' are."""
+def plan_bridges(networks: Collection[Network], *, machine_id: str) -> list[Bridge]:
+    """The bridges of ours: one for each network of its own, one for each uplink. Their MACs are fixed for
+    the same reason as the guests' are."""
+    bridges = {}
+    for network in networks:
+        if network.lan is None:
+            bridges[network.bridge] = _own_bridge(network, machine_id=machine_id)
+        elif network.lan.uplink:
+            before = bridges.get(network.bridge)
+            bridges[network.bridge] = _uplink_bridge(network, network.lan, before, machine_id=machine_id)
+    return list(bridges.values())
+
+
+def _own_bridge(network: Network, *, machine_id: str) -> Bridge:
     return Bridge(
         name=network.bridge,
-        network=network.name,
+        label=f"network {network.name}",
         mac=mac_address(machine_id, "", network.name),
-        addresses=frozenset(f"{network.gateway(subnet)}/{subnet.prefixlen}" for subnet in network.subnets),
+        addresses=frozenset(
+            f"{network.host_address(subnet)}/{subnet.prefixlen}" for subnet in network.subnets
+        ),
         mtu=network.mtu,
+        routes=network.leads_out,
+    )
+
+
+def _uplink_bridge(network: Network, lan: Lan, before: Bridge | None, *, machine_id: str) -> Bridge:
+    """Networks that are VLANs of the same uplink share a bridge."""
+    vlans = frozenset({network.vlan} - {0}) | (before.vlans if before else frozenset())
+    return Bridge(
+        name=network.bridge,
+        label=f"uplink {lan.uplink}",
+        mac=mac_address(machine_id, "", network.bridge),
+        addresses=frozenset(),
+        mtu=max(network.mtu, before.mtu if before else 0),
+        uplink=lan.uplink,
+        vlans=vlans,
     )
 
 
 def _never_given(network: Network) -> set[Address]:
-    """Addresses that no guest may have: the subnets' first, the host's own, and the last."""
-    return {
-        address
-        for subnet in network.subnets
-        for address in (subnet.network_address, network.gateway(subnet), subnet.broadcast_address)
-    }
+    """Addresses that no guest may have."""
+    return {address for subnet in network.subnets for address in reserved_addresses(network, subnet)}
 
 
-def _free_addresses(subnet: Subnet, taken: Collection[Address]) -> Iterator[Address]:
-    for number in range(int(subnet.network_address), int(subnet.broadcast_address)):
-        address = type(subnet.network_address)(number)
-        if address not in taken:
-            yield address
+def _free_addresses(network: Network, subnet: Subnet, taken: Collection[Address]) -> Iterator[Address]:
+    parts = (
+        [part for part in network.lan.pool if part.version == subnet.version] if network.lan else [subnet]
+    )
+    for part in parts:
+        for number in range(int(part.network_address), int(part.broadcast_address) + 1):
+            address = type(subnet.network_address)(number)
+            if address not in taken:
+                yield address
 
 
 def _keep(network: Network, wanted: Collection[Address], held: Collection[Address]) -> list[Address]:
@@ -77,7 +117,7 @@ def _complete(network: Network, kept: Collection[Address], taken: set[Address]) 
     addresses = []
     for subnet in network.subnets:
         address = next((address for address in kept if address in subnet), None)
-        address = address or next(_free_addresses(subnet, taken), None)
+        address = address or next(_free_addresses(network, subnet, taken), None)
         if address is None:
             raise ApplianceError(
                 f"Network “{network.name}” has no free address in {subnet}.", problem=Problem.NO_SPACE
@@ -120,20 +160,71 @@ def allocate(configuration: Configuration, previous: Assignments) -> _Leases:
 def plan_ports(
     configuration: Configuration, leases: Mapping[str, Mapping[str, tuple[Address, ...]]], *, machine_id: str
 ) -> dict[str, tuple[Port, ...]]:
-    """The ports of every appliance; the first one carries the default route."""
+    """The ports of every appliance; one of them carries the default route, if there is any."""
     _check_tap_names(configuration)
-    return {
-        appliance.name: tuple(
+    networks = configuration.networks
+    ports = {}
+    for appliance in configuration.appliances.values():
+        default = _default_attachment(appliance, networks)
+        ports[appliance.name] = tuple(
             Port(
                 index=index,
                 tap=tap_name(appliance.name, index),
                 mac=attachment.mac or mac_address(machine_id, appliance.name, attachment.network),
-                network=configuration.networks[attachment.network],
+                network=networks[attachment.network],
                 addresses=leases[attachment.network][appliance.name],
+                vlan=networks[attachment.network].vlan if attachment.vlan is None else attachment.vlan,
+                default_route=attachment is default,
             )
             for index, attachment in enumerate(appliance.networks)
         )
-        for appliance in configuration.appliances.values()
+    return ports
+
+
+def _default_attachment(appliance: Appliance, networks: Mapping[str, Network]) -> Attachment | None:
+    """The one that was chosen, else the first that leads out and was not excluded."""
+    able = [
+        attachment
+        for attachment in appliance.networks
+        if attachment.default_route is not False and networks[attachment.network].leads_out
+    ]
+    chosen = (attachment for attachment in able if attachment.default_route)
+    return next(chosen, able[0] if able else None)
+
+
+def plan_taps(
+    appliances: Mapping[str, tuple[Appliance, tuple[Port, ...]]], user_ids: Mapping[str, int]
+) -> list[Tap]:
+    """The taps of all appliances, which have these ports and users."""
+    meeting = frozenset().union(*(pair for pair in peers(appliances.values())))
+    return [
+        Tap(
+            name=port.tap,
+            bridge=port.network.bridge,
+            owner_uid=user_ids.get(name, NO_USER),
+            mtu=port.network.mtu,
+            appliance=name,
+            isolated=not (port.network.peers or port.tap in meeting or appliance.publish),
+            hairpin=bool(appliance.publish),
+            vlan=port.vlan,
+            bandwidth=appliance.limits.bandwidth,
+        )
+        for name, (appliance, ports) in appliances.items()
+        for port in ports
+    ]
+
+
+def peers(appliances: Iterable[tuple[Appliance, tuple[Port, ...]]]) -> set[frozenset[str]]:
+    """Pairs of taps in one network whose appliances may reach each other because one names the other."""
+    by_name = {appliance.name: (appliance, ports) for appliance, ports in appliances}
+    return {
+        frozenset((port.tap, other.tap))
+        for appliance, ports in by_name.values()
+        for peer in appliance.peers
+        if peer in by_name
+        for port in ports
+        for other in by_name[peer][1]
+        if port.network.name == other.network.name and port.vlan == other.vlan
     }
 
 

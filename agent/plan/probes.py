@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.model.network import Address
+from agent.model.address import Address
 from agent.model.probe import Probe
 from agent.plan.host import AppliancePlan
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO
 
 from agent.model.errors import HostError, Problem
@@ -43,27 +43,35 @@ def run(
     timeout_s: float = 60.0,
     environment: Mapping[str, str] | None = None,
     accept: Collection[int] = (0,),
+    on_start: Callable[[int], object] = lambda _pid: None,
 ) -> bytes:
-    """Run a program to its end and return its standard output.
+    """Run a program to its end and return its standard output. `on_start` is called with its process ID.
 
     HostError where it is missing, too slow, or ends with a status that is not in `accept`.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             argv,
-            input=stdin,
-            capture_output=True,
-            timeout=timeout_s,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=_environment(environment),
-            check=False,
         )
     except FileNotFoundError as error:
         raise _missing(argv) from error
-    except subprocess.TimeoutExpired as error:
-        raise HostError(f"{argv[0]} took longer than {timeout_s:g} s.", problem=Problem.TIMED_OUT) from error
-    if done.returncode not in accept:
-        raise _failure(argv, done.returncode, done.stderr)
-    return done.stdout
+    with process:
+        on_start(process.pid)
+        try:
+            stdout, stderr = process.communicate(stdin, timeout_s)
+        except subprocess.TimeoutExpired as error:
+            late = f"{argv[0]} took longer than {timeout_s:g} s."
+            raise HostError(late, problem=Problem.TIMED_OUT) from error
+        finally:
+            if process.poll() is None:
+                process.kill()
+    if process.returncode not in accept:
+        raise _failure(argv, process.returncode, stderr)
+    return stdout
 
 
 @contextlib.contextmanager

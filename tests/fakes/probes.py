@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from agent.model.network import Address
+from agent.model.address import Address
 from agent.model.probe import Probe
 
 

@@ -21,6 +21,7 @@ from agent.config.tree import ConfigurationFiles
 from agent.core.agent import Agent
 from agent.core.data import DataKeeper
 from agent.core.data_steps import DataSteps
+from agent.core.network import HostNetwork
 from agent.core.operations import Operation, Operations
 from agent.core.planner import Planner
 from agent.core.reconcile import Reconciler
@@ -35,10 +36,10 @@ from agent.model.health import UnitStatus
 from agent.model.host import HostFacts
 from agent.model.image import Digest, Image, ImageReference
 from agent.model.names import check_instance_of
-from agent.model.network import Bridge, Tap
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
+from tests.fakes.links import FakeFirewall, FakeLinks
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
 from tests.fakes.swaps import FakeConsole, FakeGenerations, FakeOutside, FakeStates
 from tests.fakes.volumes import FakeVolumes
@@ -117,34 +118,6 @@ class FakeUnits:
             self.become(appliance, "failed", result="exit-code")
             raise
         self.become(appliance, active_state)
-
-
-class FakeLinks:
-    """Bridges and taps by name."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.links: dict[str, Bridge | Tap] = {}
-
-    def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
-        links: list[Bridge | Tap] = [*bridges, *taps]
-        wanted = {link.name: link for link in links}
-        strays = sorted(self.links.keys() - wanted.keys())
-        changes = [Change(f"remove {name}", partial(self._remove, name)) for name in strays]
-        for name, link in wanted.items():
-            if self.links.get(name) != link:
-                effect = Effect.RESTART | Effect.CUT_OFF if isinstance(link, Tap) else Effect.NONE
-                appliance = link.appliance if isinstance(link, Tap) else ""
-                changes.append(Change(f"create {name}", partial(self._put, link), appliance, effect))
-        return changes
-
-    def _put(self, link: Bridge | Tap) -> None:
-        self._journal.note(f"link {link.name}")
-        self.links[link.name] = link
-
-    def _remove(self, name: str) -> None:
-        self._journal.note(f"unlink {name}")
-        del self.links[name]
 
 
 class FakeImages:
@@ -374,6 +347,7 @@ class World:
         self.journal = Journal()
         self.files = FakeFiles(self.journal)
         self.links = FakeLinks(self.journal)
+        self.firewall = FakeFirewall()
         self.units = FakeUnits(self.journal)
         self.images = FakeImages(sample_image())
         self.states = FakeStates(self.journal)
@@ -411,11 +385,12 @@ class World:
             images=self.images,
             states=self.states,
             generations=self.generations,
+            routes=self.links.routes,
         )
         self.reconciler = Reconciler(
             planner=planner,
             files=self.files,
-            links=self.links,
+            network=HostNetwork(self.links, self.firewall, self.files),
             units=self.units,
             watch=self.watch,
             busy=self.operations.busy,

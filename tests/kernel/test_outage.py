@@ -12,7 +12,7 @@ from ipaddress import ip_address
 import pytest
 
 from agent.host.outage import OutageMeter
-from agent.model.network import Address
+from agent.model.address import Address
 from agent.model.probe import (
     DnsProbe,
     DnsStatus,

@@ -18,7 +18,7 @@ from aiosmtpd.controller import Controller
 from ntplib import NTPPacket, system_to_ntp_time
 
 from agent.host.probes import MAX_BYTES, ask
-from agent.model.network import Address
+from agent.model.address import Address
 from agent.model.probe import (
     DnsProbe,
     DnsStatus,

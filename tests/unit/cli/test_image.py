@@ -192,7 +192,8 @@ def test_what_cannot_be_built(
 
 def test_an_unknown_recipe_names_those_that_are_there() -> None:
     with pytest.raises(
-        ImageError, match=r"There is no recipe “nope”\. Installed recipes: dns-knot, dns-nsd, .*web-nginx"
+        ImageError,
+        match=r"There is no recipe “nope”\. Installed recipes: dhcp-dnsmasq, dns-knot, dns-nsd, .*web-nginx",
     ):
         verbs.find_recipe("nope")
 

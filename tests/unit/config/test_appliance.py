@@ -121,12 +121,6 @@ def test_probes_are_those_of_the_image_unless_the_administrator_says_so(
     assert (appliance.probes, findings) == (probes, [])
 
 
-@pytest.mark.parametrize("key", ["publish", "peers", "grants"])
-def test_keys_of_later_versions_are_named_as_such(key: str) -> None:
-    [finding] = read(f"image: a\n{key}: x")[1]
-    assert f"“{key}” is not available in this version" in finding
-
-
 def test_updates() -> None:
     text = "image: a\nupdate: {policy: auto, window: Sun 03:00-05:00, soak: 1min, keep: 2}\ngroup: web"
     appliance, findings = read(text)

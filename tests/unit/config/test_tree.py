@@ -69,7 +69,7 @@ AT_WEB = "appliances/web.yaml:2:10: network: "
         *(
             (
                 f"{{name: default, address: {address}}}",
-                f"{address} is taken: network, broadcast or the host's own address in 10.88.0.0/24",
+                f"{address} is taken: network, broadcast, gateway or the host's own address in 10.88.0.0/24",
             )
             for address in ("10.88.0.0", "10.88.0.1", "10.88.0.255")
         ),
@@ -134,7 +134,8 @@ def test_every_file_is_read_however_wrong_the_others_are() -> None:
         "appliances/b.yaml:1:9: memory: 1 is out of range (16M to 1T)",
         "appliances/c.yaml: not UTF-8: invalid start byte at byte 0",
         "appliances/d.yaml:2:10: network: there is no network “nowhere”; known: default",
-        "networks/default.yaml:1:10: subnets: a list expected, found “5”",
+        "networks/default.yaml:1:10: subnets: “5” is not a subnet such as 10.88.0.0/24 "
+        "(host bits must be zero)",
         "networks/default.yaml:2:6: mtu: a number from 1280 to 9000 expected, found 1",
     ]
 

@@ -52,7 +52,7 @@ async def try_files(world: World, files: dict[str, bytes] | None = None) -> Oper
 
 def written(world: World) -> str:
     """The generation that the administrator's files are."""
-    return world.reconciler._planner.gather().generation("dns").id
+    return world.reconciler._planner.gather(world.reconciler.plan.assignments).generation("dns").id
 
 
 async def test_files_alone_are_handed_to_the_running_guest(guests: Guests, world: World) -> None:
@@ -299,7 +299,9 @@ async def test_a_generation_that_cannot_be_kept_begins_nothing(
 async def test_a_swap_to_what_it_has_is_still_refused(world: World) -> None:
     await set_up(world)
     with pytest.raises(ImageError, match="already"):
-        await world.swapper.configure("dns", world.reconciler._planner.gather().generation("dns"))
+        await world.swapper.configure(
+            "dns", world.reconciler._planner.gather(world.reconciler.plan.assignments).generation("dns")
+        )
 
 
 async def test_one_that_ends_while_another_configuration_is_applied(

@@ -93,7 +93,7 @@ async def check(guests: Guests, scene: Scene, old: str, *, reboot: bool) -> Resu
     world, state = guests.world, state_of(guests.world)
     entry = state.history[-1] if state.history else None
     result = entry.result if entry else None
-    new = world.reconciler._planner.gather().generation("dns").id
+    new = world.reconciler._planner.gather(world.reconciler.plan.assignments).generation("dns").id
     assert guests.wrongs == []
     # A guest that was started meanwhile has taken it with its start.
     ends = {scene.ends, Result.COMMITTED} if reboot and scene.refusal else {scene.ends}

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.tree import read_tree
+from agent.model.address import Address
 from agent.model.assignments import Assignments
 from agent.model.configuration import Configuration
 from agent.model.errors import ApplianceError, Problem
 from agent.model.names import APPLIANCE_NAME
-from agent.model.network import Address, Network, NetworkKind
-from agent.plan.ports import IFNAMSIZ, allocate, mac_address, plan_bridge, plan_ports, tap_name
+from agent.model.network import IFNAMSIZ, Network, NetworkKind
+from agent.plan.ports import allocate, mac_address, plan_bridges, plan_ports, tap_name
 from tests.fakes.samples import sample_files
 
 MACHINE = "0123456789abcdef0123456789abcdef"
@@ -228,8 +229,8 @@ def test_a_bridge_has_the_first_address_of_each_subnet() -> None:
     network = Network(
         "lan", NetworkKind.ISOLATED, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")), 1400
     )
-    bridge = plan_bridge(network, machine_id=MACHINE)
-    assert (bridge.name, bridge.network, bridge.mtu) == ("br-lan", "lan", 1400)
+    [bridge] = plan_bridges([network], machine_id=MACHINE)
+    assert (bridge.name, bridge.label, bridge.mtu) == ("br-lan", "network lan", 1400)
     assert bridge.addresses == {"10.0.0.1/24", "fd00::1/64"}
     assert bridge.mac == mac_address(MACHINE, "", "lan")
 

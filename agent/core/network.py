@@ -1,0 +1,63 @@
+"""The network of all appliances: bridges, taps and the firewall, as one thing to plan. Blocking, in the
+reconciler's thread.
+
+The firewall comes first: no guest is connected without its rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.core.world import Files, Firewall, Links
+from agent.model.change import Change
+from agent.model.listener import Listener
+from agent.model.traffic import Publication
+from agent.plan.firewall import plan_firewall
+from agent.plan.host import AppliancePlan, HostPlan
+from agent.plan.ports import plan_taps
+from agent.plan.traffic import Guest
+
+
+class HostNetwork:
+    """What `look` has last seen of the host's own ports holds for every plan until it is called again."""
+
+    def __init__(self, links: Links, firewall: Firewall, files: Files) -> None:
+        self._links = links
+        self._firewall = firewall
+        self._files = files
+        self._listeners: list[Listener] = []
+
+    def look(self, plan: HostPlan) -> tuple[str, ...]:
+        """See which ports the host itself uses; why ports that are to be published are not."""
+        publishing = {name: found for name, found in plan.appliances.items() if found.appliance.publish}
+        self._listeners = self._links.listeners() if publishing else []
+        return tuple(
+            f"{name}: port {publication} is not published: {_owner(owner)} uses it on this host"
+            for name, appliance in publishing.items()
+            for publication in appliance.appliance.publish
+            if (owner := self._owner_of(publication))
+        )
+
+    def plan(self, plan: HostPlan) -> list[Change]:
+        """What it takes to have exactly what appliances need."""
+        guests = {name: self._guest(appliance) for name, appliance in plan.appliances.items()}
+        macs = {bridge.name: bridge.mac for bridge in plan.bridges}
+        ruleset = plan_firewall(plan.networks, guests, bridge_macs=macs)
+        ports = {name: (guest.appliance, guest.ports) for name, guest in guests.items()}
+        taps = plan_taps(ports, self._user_ids(plan.appliances))
+        return [*self._firewall.plan(ruleset), *self._links.plan(plan.bridges, taps)]
+
+    def _guest(self, plan: AppliancePlan) -> Guest:
+        publish = (one for one in plan.appliance.publish if self._owner_of(one) is None)
+        return Guest(plan.appliance, plan.ports, tuple(publish))
+
+    def _owner_of(self, publication: Publication) -> Listener | None:
+        return next((found for found in self._listeners if found.keeps_from(publication)), None)
+
+    def _user_ids(self, appliances: Mapping[str, AppliancePlan]) -> dict[str, int]:
+        found = ((name, self._files.user_id(name)) for name in appliances)
+        return {name: uid for name, uid in found if uid is not None}
+
+
+def _owner(listener: Listener) -> str:
+    return listener.owner or "something else"

@@ -1,0 +1,270 @@
+"""The firewall where the host routes: packets. Pure; part of agent.plan.firewall.
+
+What comes from a guest has passed its chain in agent.plan.frames, so that its addresses can be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from agent.model.address import Address, Subnet
+from agent.model.network import Network, NetworkKind
+from agent.model.traffic import Destination, Ports, Publication
+from agent.plan.ruleset import (
+    ACCEPT,
+    DROP,
+    MASQUERADE,
+    RETURN,
+    Chain,
+    Hook,
+    Json,
+    Rule,
+    Set,
+    Table,
+    concat,
+    dispatch,
+    is_local,
+    is_published,
+    jump,
+    match,
+    meta,
+    over,
+    payload,
+    prefix,
+    span,
+    state,
+)
+from agent.plan.traffic import FAMILIES, Guest, link_local, published_address
+
+# linux/netfilter_ipv4.h: before others filter, translate and filter.
+_DSTNAT, _FILTER, _SRCNAT = -100, 0, 100
+_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+_NFPROTO = {4: "ipv4", 6: "ipv6"}
+_LOOPBACK = prefix("127.0.0.0/8")
+_IIF, _OIF = meta("iifname"), meta("oifname")
+_NEIGHBOURS = (
+    "nd-neighbor-solicit",
+    "nd-neighbor-advert",
+    "mld-listener-report",
+    "mld-listener-done",
+    "mld2-listener-report",
+)
+_ESTABLISHED = state("established", "related")
+# A burst of a tenth of a second passes, and one of five connections.
+_BURST, _LEAST_BURST = 10, 5
+
+
+def inet_table(name: str, networks: Collection[Network], guests: Mapping[str, Guest]) -> Table:
+    """The table of this name."""
+    own = [network for network in networks if network.lan is None]
+    personal = {
+        f"{way}-{name}": Chain(list(rules(guest)))
+        for name, guest in guests.items()
+        for way, rules in (("from", _leaving), ("to", _entering))
+        if list(rules(guest))
+    }
+    return Table(
+        family="inet",
+        name=name,
+        chains={**personal, **_translation(own, guests), **_filter(guests)},
+        sets=_sets(own, guests, personal),
+    )
+
+
+def _translation(own: Collection[Network], guests: Mapping[str, Guest]) -> dict[str, Chain]:
+    # Loopback addresses but for the usual one are those of resolvers and the like.
+    loopback = payload("ip", "daddr")
+    return {
+        "published": Chain([rule for guest in guests.values() for rule in _published(guest)]),
+        "prerouting": Chain([[is_local(), jump("published")]], Hook("nat", "prerouting", _DSTNAT)),
+        "output": Chain(
+            [
+                [match(loopback, _LOOPBACK), match(loopback, "127.0.0.1", negated=True), RETURN],
+                [match(payload("ip6", "daddr"), "::1"), RETURN],
+                [is_local(), jump("published")],
+            ],
+            Hook("nat", "output", _DSTNAT),
+        ),
+        "postrouting": Chain(list(_translated(own)), Hook("nat", "postrouting", _SRCNAT)),
+    }
+
+
+def _filter(guests: Mapping[str, Guest]) -> dict[str, Chain]:
+    members = [
+        [match(concat(_IIF, payload(family, "saddr")), f"@members{version}"), jump("guest-to-host")]
+        for version, family in FAMILIES.items()
+    ]
+    return {
+        "guest-to-host": Chain(list(_guest_to_host(guests))),
+        # With br_netfilter bridged frames come here, too, and the other table has let them pass; but to a
+        # published port a guest goes by way of the host.
+        "bridged": Chain([[is_published(), RETURN], [ACCEPT]]),
+        "guest-out": Chain([*_by_address("saddr", "from"), [match(_IIF, "@closed"), DROP]]),
+        "guest-in": Chain(
+            [
+                *_by_address("daddr", "to"),
+                [match(_OIF, "@closed"), DROP],
+                [match(_OIF, "@routed"), ACCEPT],
+                [is_published(), ACCEPT],
+                [DROP],
+            ]
+        ),
+        "input": Chain(
+            [[match(_IIF, "@bridges"), jump("guest-to-host")], *members], Hook("filter", "input", _FILTER)
+        ),
+        "forward": Chain(
+            [
+                [_ESTABLISHED, ACCEPT],
+                [match(concat(_IIF, _OIF), "@same"), jump("bridged")],
+                [match(_IIF, "@bridges"), jump("guest-out")],
+                [match(_OIF, "@bridges"), jump("guest-in")],
+            ],
+            Hook("filter", "forward", _FILTER),
+        ),
+    }
+
+
+def _by_address(field: str, prefix_: str) -> list[Rule]:
+    return [
+        [dispatch(payload(family, field), f"{prefix_}{version}")] for version, family in FAMILIES.items()
+    ]
+
+
+def _sets(own: Collection[Network], guests: Mapping[str, Guest], chains: Collection[str]) -> dict[str, Set]:
+    bridges = [network.bridge for network in own]
+
+    def named(kind: NetworkKind) -> list[str]:
+        return [network.bridge for network in own if network.kind is kind]
+
+    sets = {
+        "bridges": Set("ifname", bridges),
+        "same": Set(("ifname", "ifname"), [concat(bridge, bridge) for bridge in bridges]),
+        "closed": Set("ifname", named(NetworkKind.ISOLATED)),
+        "routed": Set("ifname", named(NetworkKind.ROUTED)),
+    }
+    for version, kind in _TYPES.items():
+        members = [
+            concat(port.network.bridge, str(address))
+            for guest in guests.values()
+            for port in guest.ports
+            if port.network.lan
+            for address in (*port.addresses, *([link_local(port.mac)] if version == 6 else []))
+            if address.version == version
+        ]
+        sets[f"members{version}"] = Set(("ifname", kind), members)
+        for way in ("from", "to"):
+            sets[f"{way}{version}"] = Set(
+                kind,
+                [
+                    (str(address), f"{way}-{name}")
+                    for name, guest in guests.items()
+                    if f"{way}-{name}" in chains
+                    for address in guest.addresses
+                    if address.version == version
+                ],
+                verdicts=True,
+            )
+    return sets
+
+
+def _leaving(guest: Guest) -> Iterator[Rule]:
+    """What an appliance may open: as many connections, and where to."""
+    yield from _connections(guest)
+    lists = {port.network.name: port.network.egress for port in guest.ports}
+    for port in guest.ports:
+        egress = guest.appliance.egress
+        if egress is None:
+            egress = lists[port.network.name]
+        if egress is None or port.network.lan:
+            continue
+        via = match(_IIF, port.network.bridge)
+        for destination in egress:
+            yield from ([via, *condition, RETURN] for condition in _destination(destination))
+        yield [via, DROP]
+
+
+def _entering(guest: Guest) -> Iterator[Rule]:
+    yield from _connections(guest)
+
+
+def _connections(guest: Guest) -> Iterator[Rule]:
+    rate = guest.appliance.limits.connections
+    if rate:
+        yield [state("new"), over(rate, burst=max(_LEAST_BURST, rate // _BURST)), DROP]
+
+
+def _destination(destination: Destination) -> Iterator[list[Json]]:
+    conditions: list[Json] = []
+    if destination.subnet:
+        family = FAMILIES[destination.subnet.version]
+        conditions.append(match(payload(family, "daddr"), _network(destination.subnet)))
+    if destination.ports and destination.protocol:
+        conditions.append(match(payload(destination.protocol, "dport"), _span(destination.ports)))
+    yield conditions
+
+
+def _network(subnet: Subnet) -> Json:
+    return str(subnet.network_address) if subnet.num_addresses == 1 else prefix(subnet)
+
+
+def _span(ports: Ports) -> Json:
+    return span(ports.first, ports.last)
+
+
+def _published(guest: Guest) -> Iterator[Rule]:
+    for publication in guest.publish:
+        for version in (4, 6):
+            target = published_address(guest.ports, version)
+            if target and publication.version in {0, version}:
+                yield _publication(publication, target)
+
+
+def _publication(publication: Publication, target: Address) -> Rule:
+    family = FAMILIES[target.version]
+    destination: dict[str, Json] = {"family": family, "addr": str(target)}
+    port = payload(publication.protocol, "dport")
+    if publication.ports != publication.target:
+        shift = publication.target.first - publication.ports.first
+        numbers = range(publication.ports.first, publication.ports.last + 1)
+        pairs = [[number, number + shift] for number in numbers]
+        destination["port"] = (
+            pairs[0][1] if len(pairs) == 1 else {"map": {"key": port, "data": {"set": pairs}}}
+        )
+    where = (
+        match(payload(family, "daddr"), str(publication.address))
+        if publication.address
+        else match(meta("nfproto"), _NFPROTO[target.version])
+    )
+    return [where, match(port, _span(publication.ports)), {"dnat": destination}]
+
+
+def _guest_to_host(guests: Mapping[str, Guest]) -> Iterator[Rule]:
+    yield [_ESTABLISHED, ACCEPT]
+    yield [match(payload("icmpv6", "type"), _NEIGHBOURS), ACCEPT]
+    for guest in guests.values():
+        grants = guest.appliance.grants
+        for version, family in FAMILIES.items():
+            addresses = [str(address) for address in guest.addresses if address.version == version]
+            if not addresses:
+                continue
+            source = match(payload(family, "saddr"), addresses)
+            if grants.host:
+                yield [source, ACCEPT]
+            for service in grants.services:
+                port = payload(service.protocol, "dport")
+                yield [source, match(port, _span(service.ports)), ACCEPT]
+    yield [DROP]
+
+
+def _translated(own: Collection[Network]) -> Iterator[Rule]:
+    """Replies have to come back the way that questions went."""
+    yield [match(payload("ip", "saddr"), _LOOPBACK), match(_OIF, "@bridges"), MASQUERADE]
+    for network in own:
+        if not network.leads_out:
+            continue
+        for subnet in network.subnets:
+            family = FAMILIES[subnet.version]
+            from_here = match(payload(family, "saddr"), prefix(subnet))
+            yield [is_published(), from_here, match(payload(family, "daddr"), prefix(subnet)), MASQUERADE]
+            if network.kind is NetworkKind.NAT:
+                yield [from_here, match(_OIF, network.bridge, negated=True), MASQUERADE]
