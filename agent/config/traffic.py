@@ -30,9 +30,9 @@ MAXIMUM_CONNECTIONS = 1_000_000
 
 def parse_ports(text: str) -> Ports | None:
     """`53` or `8000-8010`; None where it is neither."""
-    first, _, last = text.partition("-")
-    if not (first.isdigit() and (last or first).isdigit()):
+    if not re.fullmatch(_PORTS, text):
         return None
+    first, _, last = text.partition("-")
     ports = Ports(int(first), int(last or first))
     return ports if 1 <= ports.first <= ports.last <= 65535 else None
 
@@ -85,8 +85,7 @@ def parse_service(text: str) -> Service | None:
 
 def read_publications(value: Value | None) -> tuple[Publication, ...]:
     """One or several publications."""
-    example = "a port to publish such as 53/udp, 8080:80/tcp or [::]:443:443"
-    publications = tuple(_parsed(value, parse_publication, example))
+    publications = tuple(_parsed(value, parse_publication, _check_publication))
     for number, one in enumerate(publications):
         if value and any(one.collides(other) for other in publications[:number]):
             value.complain(f"{one} is published twice")
@@ -96,7 +95,11 @@ def read_publications(value: Value | None) -> tuple[Publication, ...]:
 def read_egress(value: Value | None) -> tuple[Destination, ...] | None:
     """Where traffic may go; None where nothing is said of it."""
     example = "a destination such as 192.0.2.0/24, [2001:db8::/32]:443/tcp or *:53/udp"
-    return tuple(_parsed(value, parse_destination, example)) if value else None
+
+    def check(text: str) -> str:
+        return "" if parse_destination(text) else f"“{text}” is not {example}"
+
+    return tuple(_parsed(value, parse_destination, check)) if value else None
 
 
 def read_grants(value: Value | None) -> Grants:
@@ -138,10 +141,18 @@ def _check_bandwidth(text: str) -> str:
     return f"{text} is out of range (8K to 100G bits per second)"
 
 
-def _parsed(value: Value | None, parse: Callable[[str], _T | None], example: str) -> Iterator[_T]:
-    def check(text: str) -> str:
-        return "" if parse(text) else f"“{text}” is not {example}"
+def _check_publication(text: str) -> str:
+    """What comes to other loopback addresses cannot be turned to a guest: see agent.plan.packets."""
+    one = parse_publication(text)
+    if one is None:
+        return f"“{text}” is not a port to publish such as 53/udp, 8080:80/tcp or [::]:443:443"
+    nowhere = one.address and one.address.is_loopback and str(one.address) != "127.0.0.1"
+    return f"{one}: of loopback addresses only 127.0.0.1 leads to guests" if nowhere else ""
 
+
+def _parsed(
+    value: Value | None, parse: Callable[[str], _T | None], check: Callable[[str], str]
+) -> Iterator[_T]:
     items: Iterable[Value] = value.items_or_self() if value else ()
     for item in items:
         text = item.text(check=check)
