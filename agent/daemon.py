@@ -19,6 +19,7 @@ from agent import __version__
 from agent.core.agent import Agent
 from agent.core.data import DataKeeper
 from agent.core.data_steps import DataSteps
+from agent.core.names import Names
 from agent.core.network import HostNetwork
 from agent.core.operations import Operation, Operations
 from agent.core.outside import OutsideView
@@ -38,6 +39,7 @@ from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
 from agent.host.facts import local_time, read_facts
 from agent.host.generations import Generations
+from agent.host.names import NameFiles
 from agent.host.netlink import LinkMonitor, Netlink
 from agent.host.nftables import Firewall, FirewallMonitor
 from agent.host.outage import OutageMeter
@@ -97,6 +99,7 @@ class Daemon:
             generations=Generations(paths),
             volumes=VolumeSnapshots(paths),
         )
+        self._names = Names(NameFiles(paths), console, self._watch, busy=self._operations.busy)
         self._outside = OutsideView(self._prober, OutageMeter)
         planner = Planner(
             facts=read_facts(paths.root),
@@ -110,6 +113,7 @@ class Daemon:
             planner=planner,
             files=kept.files,
             network=HostNetwork(self._netlink, self._firewall, kept.files),
+            names=self._names,
             units=self._units,
             watch=self._watch,
             busy=self._operations.busy,
@@ -194,6 +198,7 @@ class Daemon:
             await self._operations.close()
             self._prober.close()
             self._reconciler.close()
+            self._names.close()
             self._netlink.close()
 
     async def _serve(self) -> None:
@@ -207,6 +212,7 @@ class Daemon:
                 self._restore_links(),
                 self._prober.run(),
                 self._operations.surprise(),
+                self._names.run(),
             )
         ]
         try:
@@ -244,11 +250,13 @@ class Daemon:
 
     def _on_change(self, appliance: str) -> None:
         self._probe(appliance)
+        self._names.nudge()
         self._objects.refresh(path_of(appliance))
         notify(False, self._status_line())  # noqa: FBT003
 
     def _on_operation(self, operation: Operation) -> None:
         """An object for each operation that can be looked at."""
+        self._names.nudge()
         path = operation_path(operation.number)
         numbers = {entry.number for entry in self._operations.all()}
         for number in sorted(self._shown_operations - numbers):
@@ -277,6 +285,7 @@ class Daemon:
             self._objects.refresh(path_of(name))
         self._shown = wanted
         self._objects.refresh(ROOT)
+        self._names.nudge()
 
     def _status_line(self) -> str:
         health = [self._watch.health(name).health for name in self._agent.appliances()]
@@ -301,6 +310,8 @@ def _clean_up() -> None:
     finally:
         netlink.close()
     Firewall().remove()
+    for change in NameFiles(Paths()).plan_host(""):
+        change.apply()
 
 
 def main() -> int:

@@ -34,7 +34,6 @@ MINIMUM_DATA_BYTES = 4 << 20
 MAXIMUM_KEPT = 20
 MAXIMUM_HEALTHY = 1000
 NO_PROBE = "none"
-_FLAGS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
 def read_appliance(name: str, section: Section, *, default_network: str) -> Appliance:
@@ -124,17 +123,10 @@ def _attachment(value: Value) -> Attachment:
         vlan=section.integer("vlan", default=0, minimum=1, maximum=MAXIMUM_VLAN)
         if "vlan" in section
         else None,
-        default_route=_flag(section.get("default-route")),
+        default_route=section.flag("default-route", default=False) if "default-route" in section else None,
     )
     section.finish()
     return attachment
-
-
-def _flag(value: Value | None) -> bool | None:
-    if value is None:
-        return None
-    text = value.text(check=lambda text: "" if text in _FLAGS else f"“{text}” is neither yes nor no")
-    return _FLAGS.get(text)
 
 
 def _peers(value: Value | None) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ _E = TypeVar("_E", bound=StrEnum)
 _N = TypeVar("_N", int, float)
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _REQUIRED = object()
+_FLAGS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
 class Findings:
@@ -105,6 +106,13 @@ class Value:
             self.complain(f"a number from {minimum} to {maximum} expected, found {text}")
             return minimum
         return int(text)
+
+    def flag(self) -> bool:
+        """A boolean as systemd and YAML write it; no, and a finding, where it is none."""
+        text = self._scalar("yes or no")
+        if text is not None and text not in _FLAGS:
+            self.complain(f"yes or no expected, found “{text}”")
+        return _FLAGS.get(text or "", False)
 
     def size(self, *, minimum: int = 0, maximum: int = 1 << 50) -> int:
         """Bytes, written as `48M`."""
@@ -235,6 +243,11 @@ class Section:
         """As Value.choice, of the type of `default`."""
         value = self.get(key)
         return value.choice(type(default), default) if value else default
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """As Value.flag."""
+        value = self.get(key)
+        return value.flag() if value else default
 
     def integer(self, key: str, *, default: int, minimum: int, maximum: int) -> int:
         """As Value.integer."""

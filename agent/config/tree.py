@@ -109,14 +109,15 @@ def _read_each(
 
 
 def _read_agent(files: Mapping[str, bytes], found: list[Finding]) -> AgentSettings:
-    default_network, cores = "default", ""
+    default_network, cores, host_names = "default", "", True
     for path, content in files.items():
         section = read_document(content, Findings(path))
         default_network = section.text("default-network", default=default_network, check=check_network_name)
         cores = section.text("cores", default=cores, check=_check_cores)
+        host_names = section.flag("host-names", default=host_names)
         section.finish()
         found.extend(section.findings.items)
-    return AgentSettings(default_network=default_network, cores=parse_cores(cores))
+    return AgentSettings(default_network=default_network, cores=parse_cores(cores), host_names=host_names)
 
 
 def _check_cores(text: str) -> str:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from agent.core.aim import Aim, Now, make_aim
+from agent.core.names import Names
 from agent.core.network import HostNetwork
 from agent.core.planner import Gathered, Planner, keep_quietly
 from agent.core.watch import Watch
@@ -60,6 +61,7 @@ class Reconciler:
         planner: Planner,
         files: Files,
         network: HostNetwork,
+        names: Names,
         units: Units,
         watch: Watch,
         busy: Callable[[], Collection[str]],
@@ -67,6 +69,7 @@ class Reconciler:
         self._planner = planner
         self._files = files
         self._network = network
+        self._names = names
         self._units = units
         self._watch = watch
         self._busy = busy
@@ -237,6 +240,7 @@ class Reconciler:
         self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
         if rewired:
             await self._carry_out_all(await self.run(partial(self._network.plan, now)))
+            await self._carry_out_all(await self.run(partial(self._names.plan, now)))
             await self.run(lambda: self._files.keep_assignments(self.plan.assignments))
         await self._carry_out_all(await self.run(lambda: self._files.plan(plan)))
 
@@ -293,7 +297,7 @@ class Reconciler:
         changes = []
         for name in sorted(self._files.known() - set(plan.appliances)):
             changes += self._files.plan_removal(name)
-        changes += self._network.plan(plan)
+        changes += [*self._network.plan(plan), *self._names.plan(plan)]
         busy = self._not_ours()
         for name, appliance in plan.appliances.items():
             if name not in busy:

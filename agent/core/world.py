@@ -7,6 +7,7 @@ from several.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from agent.config.tree import ConfigurationFiles
@@ -243,6 +244,19 @@ class Console(Protocol):
 
     def withdraw(self, instance: str) -> None:
         """Take it away again."""
+
+
+class NameKeeper(Protocol):
+    """Names of appliances on the disk: agent.host.names.NameFiles."""
+
+    def disk(self, appliance: str) -> Path:
+        """Where a guest's disk lies."""
+
+    def plan_guest(self, appliance: str, hosts: str) -> list[Change]:
+        """What it takes to have a guest find these names."""
+
+    def plan_host(self, hosts: str) -> list[Change]:
+        """What it takes to have the host know these names."""
 
 
 class Volumes(Protocol):

@@ -4,9 +4,8 @@ takes it away again (docs/interface-1.md, appendix).
     deliver("dns", "/run/appliance/dns/delivery")       # returns when the guest's kernel has the disk
     withdraw("dns")                                     # a disk that is not there is no error
 
-Blocking, a few milliseconds each; called in threads, one at a time for an appliance. The protocol is that
-of arch/um/drivers/mconsole.h. agent/stop.py has a part of it for itself, since importing this would cost
-every stop time.
+Blocking, a few milliseconds each; called in threads. The protocol is that of arch/um/drivers/mconsole.h.
+agent/stop.py has a part of it for itself, since importing this would cost every stop time.
 
 Question and answer are datagrams between two sockets in the file system: the guest is in a network namespace
 of its own, where no abstract address of ours is known. Its socket belongs to the guest's user, and so does
@@ -20,7 +19,9 @@ import os
 import socket
 import stat
 import struct
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,8 @@ _REPLY = struct.Struct("=iII")  # error number, whether more comes, length of th
 _NO_DEVICE = "Device doesn't exist"
 _OPEN = "Device is currently open"
 _PAUSE_S = 0.01
+# One question at a time: all that are asked of a guest come from the same address.
+_LOCKS = defaultdict[str, threading.Lock](threading.Lock)
 
 
 def deliver(instance: str, path: str) -> None:
@@ -64,6 +67,11 @@ def withdraw(instance: str) -> None:
 
 def _ask(instance: str, command: str) -> str:
     """What the guest's kernel says is wrong with `command`; '' where nothing is."""
+    with _LOCKS[instance]:
+        return _ask_alone(instance, command)
+
+
+def _ask_alone(instance: str, command: str) -> str:
     data = command.encode()
     if len(data) >= _DATA_BYTES:
         raise ValueError(f"{command!r} is too long for the management console")

@@ -11,10 +11,12 @@ from agent.model.network import Network
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """`/etc/appliance/agent.yaml` with its fragments. No cores means: every core the host has."""
+    """`/etc/appliance/agent.yaml` with its fragments. No cores means: every core the host has. `host_names`
+    is whether the host's /etc/hosts has the appliances."""
 
     default_network: str = "default"
     cores: tuple[int, ...] = ()
+    host_names: bool = True
 
 
 @dataclass(frozen=True, slots=True)

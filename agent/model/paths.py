@@ -28,6 +28,11 @@ class Paths:
         return self.root / "run/systemd/system"
 
     @property
+    def hosts(self) -> Path:
+        """The host's own table of names; hosts(5)."""
+        return self.root / "etc/hosts"
+
+    @property
     def state(self) -> Path:
         """What must survive a reboot."""
         return self.root / "var/lib/appliance"

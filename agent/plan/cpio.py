@@ -38,3 +38,8 @@ def archive(files: Mapping[str, bytes]) -> bytes:
         records.append(_record(name, inode, stat.S_IFREG | 0o644, files[name]))
     records.append(_record(_TRAILER, 0, 0, b""))
     return b"".join(records)
+
+
+def archive_of_one(name: str, content: bytes) -> bytes:
+    """One file, without the directory that it is in."""
+    return _record(name, 1, stat.S_IFREG | 0o644, content) + _record(_TRAILER, 0, 0, b"")

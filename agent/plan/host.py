@@ -83,6 +83,7 @@ class HostPlan:
     bridges: Sequence[Bridge]
     appliances: Mapping[str, AppliancePlan]
     assignments: Assignments
+    names_on_host: bool = False
 
 
 def plan_host(
@@ -111,6 +112,7 @@ def plan_host(
         plan_bridges(networks, machine_id=host.machine_id),
         plans,
         Assignments(addresses=leases, cores=cores, subnets=subnets),
+        names_on_host=configuration.agent.host_names,
     )
 
 
@@ -224,6 +226,7 @@ def _plan_guest(
         initrd=initrd,
         data_volume=data_volume,
         loops_per_jiffy=host.loops_per_jiffy,
+        names=f"{runtime_directory(appliance.name)}/names" if ports else "",
     )
     return _Guest(render_launch_plan(appliance, inputs.image, ports, arguments), initrd, boot, content)
 

@@ -42,9 +42,10 @@ def kernel_arguments(
     initrd: str,
     data_volume: str,
     loops_per_jiffy: int,
+    names: str = "",
 ) -> list[str]:
-    """The boot command line. `instance` is that of the unit; `data_volume` is a path, or '' for a guest
-    that has none."""
+    """The boot command line. `instance` is that of the unit; `data_volume` and `names`, the disk with the
+    names of neighbours, are paths, or '' for a guest that has none."""
     arguments = [
         f"mem={memory_bytes >> 10}K",
         "rdinit=/init",
@@ -52,6 +53,7 @@ def kernel_arguments(
         f"ubd0r={image.path}",
         f"ubd2r={TOOLS}",
         *([f"ubd1={data_volume}"] if data_volume else []),
+        *([f"ubd3r={names}"] if names else []),
         "quiet",
         # A stop request that comes before the guest can take it ends it, and does not make it boot again.
         "noreboot",

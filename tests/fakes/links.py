@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from agent.model.address import Subnet
 from agent.model.change import Change, Effect
@@ -69,3 +70,26 @@ class FakeFirewall:
         if self.failure:
             raise self.failure
         self.loaded = wanted
+
+
+class FakeNames:
+    """Names as they are written; quiet, as `FakeFirewall` is."""
+
+    def __init__(self) -> None:
+        self.guests: dict[str, str] = {}
+        self.host = ""
+        self.tells = False
+
+    def disk(self, appliance: str) -> Path:
+        return Path(f"/run/appliance/{appliance}/names")
+
+    def plan_guest(self, appliance: str, hosts: str) -> list[Change]:
+        if not self.tells:
+            self.guests[appliance] = hosts
+        if self.guests.get(appliance) == hosts:
+            return []
+        return [Change("write names", partial(self.guests.__setitem__, appliance, hosts), appliance)]
+
+    def plan_host(self, hosts: str) -> list[Change]:
+        self.host = hosts
+        return []

@@ -21,6 +21,7 @@ from agent.config.tree import ConfigurationFiles
 from agent.core.agent import Agent
 from agent.core.data import DataKeeper
 from agent.core.data_steps import DataSteps
+from agent.core.names import Names
 from agent.core.network import HostNetwork
 from agent.core.operations import Operation, Operations
 from agent.core.planner import Planner
@@ -39,7 +40,7 @@ from agent.model.names import check_instance_of
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
-from tests.fakes.links import FakeFirewall, FakeLinks
+from tests.fakes.links import FakeFirewall, FakeLinks, FakeNames
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
 from tests.fakes.swaps import FakeConsole, FakeGenerations, FakeOutside, FakeStates
 from tests.fakes.volumes import FakeVolumes
@@ -348,6 +349,7 @@ class World:
         self.files = FakeFiles(self.journal)
         self.links = FakeLinks(self.journal)
         self.firewall = FakeFirewall()
+        self.name_files = FakeNames()
         self.units = FakeUnits(self.journal)
         self.images = FakeImages(sample_image())
         self.states = FakeStates(self.journal)
@@ -373,12 +375,14 @@ class World:
     def close(self) -> None:
         """End the agent."""
         self.reconciler.close()
+        self.names.close()
 
     def _start(self) -> None:
         self.watch = Watch(self._on_change)
         self.units.handler = self.watch.update
         self.operations = Operations(self.told.append)
         self.operations._tasks = KeptTasks()
+        self.names = Names(self.name_files, self.console, self.watch, busy=self.operations.busy)
         planner = Planner(
             facts=self.facts,
             files=self.files,
@@ -391,6 +395,7 @@ class World:
             planner=planner,
             files=self.files,
             network=HostNetwork(self.links, self.firewall, self.files),
+            names=self.names,
             units=self.units,
             watch=self.watch,
             busy=self.operations.busy,

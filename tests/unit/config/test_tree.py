@@ -49,6 +49,7 @@ def test_fragments_apply_on_top_of_each_other() -> None:
     assert (settings.cores, settings.default_network) == ((2,), "x")
 
 
+NO_SUBNET = "is not a subnet such as 10.88.0.0/24 (host bits must be zero)"
 # Where the value of `network:` stands in these files.
 AT = "appliances/dns.yaml:2:10: network: "
 AT_WEB = "appliances/web.yaml:2:10: network: "
@@ -113,7 +114,7 @@ def test_file_names_that_name_no_appliance(name: str) -> None:
     [
         ("cores: many", "1:8: cores: “many” is not a list of cores such as 0-3,6"),
         ("cores: 0,3-1", "1:8: cores: “0,3-1” is not a list of cores such as 0-3,6"),
-        ("core: 1", "1:1: “core” is not a known key; known here: cores, default-network"),
+        ("core: 1", "1:1: “core” is not a known key; known here: cores, default-network, host-names"),
         ("default-network: A", f"1:18: default-network: “A” is no network name: at most 12 {NAME_RULE}"),
     ],
 )
@@ -134,8 +135,7 @@ def test_every_file_is_read_however_wrong_the_others_are() -> None:
         "appliances/b.yaml:1:9: memory: 1 is out of range (16M to 1T)",
         "appliances/c.yaml: not UTF-8: invalid start byte at byte 0",
         "appliances/d.yaml:2:10: network: there is no network “nowhere”; known: default",
-        "networks/default.yaml:1:10: subnets: “5” is not a subnet such as 10.88.0.0/24 "
-        "(host bits must be zero)",
+        f"networks/default.yaml:1:10: subnets: “5” {NO_SUBNET}",
         "networks/default.yaml:2:6: mtu: a number from 1280 to 9000 expected, found 1",
     ]
 

@@ -223,6 +223,7 @@ def test_the_launch_plan() -> None:
         f"arg ubd0r={image.path}",
         "arg ubd2r=/usr/lib/appliance/tools.squashfs",
         "arg ubd1=/var/lib/appliance/appliances/dns/data.img",
+        "arg ubd3r=/run/appliance/dns/names",
         "arg quiet",
         "arg noreboot",
         "arg lpj=24000000",
