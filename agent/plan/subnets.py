@@ -33,15 +33,13 @@ def choose_subnets(
     """The subnets of every automatic network, by its name. `taken` says what the host has routes to already;
     it is asked only where something can still be chosen."""
     fixed = [subnet for network in networks.values() for subnet in network.subnets]
-    overlaps = overlap_with(fixed)
     automatic = sorted(name for name, network in networks.items() if network.automatic)
-    chosen: _Chosen = {
-        name: kept
-        for name in automatic
-        if (kept := previous.subnets.get(name, ()))
-        and previous.addresses.get(name)
-        and not any(map(overlaps, kept))
-    }
+    chosen: _Chosen = {}
+    for name in automatic:
+        kept = previous.subnets.get(name, ())
+        overlaps = overlap_with([*fixed, *chain.from_iterable(chosen.values())])
+        if kept and previous.addresses.get(name) and not any(map(overlaps, kept)):
+            chosen[name] = kept
     undecided = [name for name in automatic if name not in chosen]
     if undecided:
         foreign = [*fixed, *chain.from_iterable(chosen.values()), *taken()]
