@@ -43,6 +43,15 @@ _PVID_UNTAGGED = ["pvid", "untagged"]
 _PVID, _UNTAGGED = 2, 4
 _DEFAULT_VLAN = 1
 _RT_TABLE_MAIN = 254
+_RTMGRP_TC, _RTMGRP_IPV4_NETCONF, _RTMGRP_IPV6_NETCONF = 0x8, 1 << 23, 1 << 24
+_WATCHED = (
+    RTMGRP_LINK
+    | RTMGRP_IPV4_IFADDR
+    | RTMGRP_IPV6_IFADDR
+    | _RTMGRP_TC
+    | _RTMGRP_IPV4_NETCONF
+    | _RTMGRP_IPV6_NETCONF
+)
 # Time that a packet may wait for its turn, where an appliance's bandwidth is limited; and packets of so many
 # milliseconds may go at once.
 _TBF_LATENCY = "50ms"
@@ -411,13 +420,14 @@ def _check_ours(link: _Link, kind: str) -> None:
 
 
 class LinkMonitor:
-    """A socket that becomes readable when a link or an address changed; for the event loop."""
+    """A socket that becomes readable when a link, an address, a queue or forwarding changed; for the event
+    loop."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+        self._socket.bind((0, _WATCHED))
 
     def fileno(self) -> int:
         """For loop.add_reader."""

@@ -29,7 +29,7 @@ class Paths:
 
     @property
     def hosts(self) -> Path:
-        """The host's own table of names; hosts(5)."""
+        """The names that the host itself knows, as in hosts(5)."""
         return self.root / "etc/hosts"
 
     @property
