@@ -14,7 +14,7 @@ from agent.model.listener import Listener
 from agent.model.traffic import Publication
 from agent.plan.firewall import plan_firewall
 from agent.plan.host import AppliancePlan, HostPlan
-from agent.plan.ports import plan_taps
+from agent.plan.ports import plan_taps, with_vlans
 from agent.plan.traffic import Guest
 
 
@@ -45,7 +45,7 @@ class HostNetwork:
         ruleset = plan_firewall(plan.networks, guests, bridge_macs=macs)
         ports = {name: (guest.appliance, guest.ports) for name, guest in guests.items()}
         taps = plan_taps(ports, self._user_ids(plan.appliances))
-        return [*self._firewall.plan(ruleset), *self._links.plan(plan.bridges, taps)]
+        return [*self._firewall.plan(ruleset), *self._links.plan(with_vlans(plan.bridges, taps), taps)]
 
     def _guest(self, plan: AppliancePlan) -> Guest:
         publish = (one for one in plan.appliance.publish if self._owner_of(one) is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from agent.model.address import Address, Subnet
 from agent.model.appliance import Appliance
@@ -87,16 +88,30 @@ def _uplink_bridge(network: Network, lan: Lan, before: Bridge | None, *, machine
     )
 
 
+def with_vlans(bridges: Iterable[Bridge], taps: Iterable[Tap]) -> list[Bridge]:
+    """The bridges with what their taps need: an appliance may be in another VLAN of an uplink than its
+    network is."""
+    tagged = [tap for tap in taps if tap.vlan]
+    return [
+        replace(bridge, vlans=bridge.vlans.union(tap.vlan for tap in tagged if tap.bridge == bridge.name))
+        for bridge in bridges
+    ]
+
+
 def _never_given(network: Network) -> set[Address]:
     """Addresses that no guest may have."""
     return {address for subnet in network.subnets for address in reserved_addresses(network, subnet)}
 
 
+def _pool(network: Network, subnet: Subnet) -> list[Subnet]:
+    """The parts of a subnet from which addresses are given."""
+    if network.lan is None:
+        return [subnet]
+    return [part for part in network.lan.pool if part.version == subnet.version]
+
+
 def _free_addresses(network: Network, subnet: Subnet, taken: Collection[Address]) -> Iterator[Address]:
-    parts = (
-        [part for part in network.lan.pool if part.version == subnet.version] if network.lan else [subnet]
-    )
-    for part in parts:
+    for part in _pool(network, subnet):
         for number in range(int(part.network_address), int(part.broadcast_address) + 1):
             address = type(subnet.network_address)(number)
             if address not in taken:
@@ -104,12 +119,14 @@ def _free_addresses(network: Network, subnet: Subnet, taken: Collection[Address]
 
 
 def _keep(network: Network, wanted: Collection[Address], held: Collection[Address]) -> list[Address]:
-    """At most one address of each subnet: the fixed one, else the one it had."""
-    found = (
-        next((address for address in (*wanted, *held) if address in subnet), None)
-        for subnet in network.subnets
-    )
-    return [address for address in found if address]
+    """At most one address of each subnet: the fixed one, else the one it had, if that may still be given."""
+    kept = []
+    for subnet in network.subnets:
+        pool = _pool(network, subnet)
+        good = [address for address in wanted if address in subnet]
+        good += [address for address in held if any(address in part for part in pool)]
+        kept += good[:1]
+    return kept
 
 
 def _complete(network: Network, kept: Collection[Address], taken: set[Address]) -> tuple[Address, ...]:
