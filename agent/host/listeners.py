@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+from ipaddress import IPv6Address
 
 from agent.config.common import parse_address
+from agent.model.address import Address
 from agent.model.listener import Listener
 from agent.model.traffic import Protocol
 from agent.util.run import run
@@ -27,13 +29,20 @@ def parse_line(line: str) -> Listener | None:
     if not port.isdigit():
         return None
     group = next((field.removeprefix("cgroup:") for field in fields[6:] if field.startswith("cgroup:")), "")
-    text = host.strip("[]").partition("%")[0]
-    address = None if text == "*" else parse_address(text)
-    version = 0 if text == "*" or address is None else address.version
+    address = _address(host.partition("%")[0].strip("[]"))
     return Listener(
         protocol=Protocol(fields[0]),
         address=None if address is None or address.is_unspecified else address,
-        version=version,
+        version=address.version if address else 0,
         port=int(port),
-        owner=posixpath.basename(group),
+        # What ss finds no name for is “unreachable:ID”.
+        owner=posixpath.basename(group) if group.startswith("/") else "",
     )
+
+
+def _address(text: str) -> Address | None:
+    """None stands for every address, of both versions. A socket that is bound to `::ffff:192.0.2.1` is one
+    of IPv4."""
+    address = parse_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
