@@ -40,7 +40,8 @@ def choose_subnets(
         overlaps = overlap_with([*fixed, *chain.from_iterable(chosen.values())])
         if kept and previous.addresses.get(name) and not any(map(overlaps, kept)):
             chosen[name] = kept
-    undecided = [name for name in automatic if name not in chosen]
+    # Who has had one goes before who has not, and does not lose it to a name that sorts before its own.
+    undecided = sorted(set(automatic) - chosen.keys(), key=lambda name: (name not in previous.subnets, name))
     if undecided:
         foreign = [*fixed, *chain.from_iterable(chosen.values()), *taken()]
         for name in undecided:

@@ -24,6 +24,9 @@ _CGI = {
     "count": "n=$(cat /data/count 2>/dev/null); echo $((n + 1)) >/data/count; sync; cat /data/count",
     "size": "df -k /data | tail -n 1",
     "about": "hostname; ip -o address; cat /etc/resolv.conf /run/appliance/config/greeting; date +%Z",
+    "hosts": "cat /etc/hosts",
+    # No wget: it looks up the port of http, for which static programs need libraries.
+    "fetch": r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 3 $QUERY_STRING 80 2>&1 || echo no answer",
     "system-calls": "time dd if=/dev/zero of=/dev/null bs=1 count=100000 2>&1",
     "log": "logger -p daemon.err -t tester to syslog; echo to stdout; echo '<4>with a prefix' >/dev/console",
 }

@@ -234,3 +234,8 @@ def test_overlaps_of_one_family_say_nothing_of_the_other() -> None:
     assert overlaps(IPv4Network("10.0.0.0/8"))
     assert not overlaps(IPv4Network("10.0.1.0/24"))
     assert not overlap_with([ip_network("::/0")])(IPv4Network("0.0.0.0/0"))
+
+
+def test_a_new_network_takes_nothing_from_one_without_appliances() -> None:
+    had = choose(networks(zoo=None))
+    assert choose(networks(auto=None, zoo=None), previous=kept(had))["zoo"] == had["zoo"]
