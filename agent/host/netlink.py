@@ -1,4 +1,5 @@
-"""Bridges and taps through rtnetlink. The only module that knows pyroute2 (0.7).
+"""Bridges and taps through rtnetlink: makes what agent.host.links reads. These two know pyroute2 (0.7), and
+nobody else.
 
 Links of ours carry an alias that says so; a link of the same name without it is somebody else's and is never
 touched. pyroute2 drops attributes it does not know without a word, so what matters for security is read
@@ -9,40 +10,32 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from agent.host import sysctl
-from agent.host.listeners import listeners
-from agent.host.tun import new_tap, tap_owner
-from agent.model.address import Subnet
+from agent.host.links import ALIAS, LinkReader, Vlans, explained
+from agent.host.tun import new_tap
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError, Problem
-from agent.model.listener import Listener
+from agent.model.link import Link
 from agent.model.network import Bridge, Tap
 from agent.util.lean import skip_init
 
 skip_init("pyroute2")
-from pyroute2.iproute.linux import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK  # noqa: E402
-
-ALIAS = "appliance-agent"
 
 # A guest holds on to the tap it was started with, even when that is gone.
 _NEW_TAP = Effect.RESTART | Effect.CUT_OFF
 
-# net/if_bridge.h, linux/rtnetlink.h
+# net/if_bridge.h
 _PVID_UNTAGGED = ["pvid", "untagged"]
 _PVID, _UNTAGGED = 2, 4
 _DEFAULT_VLAN = 1
-_RT_TABLE_MAIN = 254
 _RTMGRP_TC, _RTMGRP_IPV4_NETCONF, _RTMGRP_IPV6_NETCONF = 0x8, 1 << 23, 1 << 24
 _WATCHED = (
     RTMGRP_LINK
@@ -58,60 +51,17 @@ _TBF_LATENCY = "50ms"
 _TBF_BURST_MS = 10
 
 
-_Vlans = dict[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    index: int
-    name: str
-    kind: str
-    up: bool
-    mtu: int
-    mac: str
-    master: int
-    ours: bool
-    isolated: bool
-    hairpin: bool
-    qdisc: str
-    filters_vlans: bool
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    try:
-        yield
-    except NetlinkError as error:
-        denied = error.code in {errno.EPERM, errno.EACCES}
-        problem = Problem.ACCESS_DENIED if denied else Problem.FAILED
-        raise HostError(f"{what}: {os.strerror(error.code)}", problem=problem) from error
-    except OSError as error:
-        raise HostError(f"{what}: {error.strerror}") from error
-
-
-class Netlink:
+class Netlink(LinkReader):
     """Blocking; one thread at a time. Every `plan_…` compares what is with what shall be and returns what to
     do."""
-
-    def __init__(self) -> None:
-        self._route = IPRoute()
-
-    def close(self) -> None:
-        """Close the netlink socket."""
-        self._route.close()
-
-    def _links(self) -> dict[str, _Link]:
-        with _explained("reading links"):
-            links = [_read_link(message) for message in self._route.get_links()]
-        return {link.name: link for link in links}
 
     def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
         """What it takes to have exactly these bridges and taps: missing ones made, wrong ones mended, stray
         ones removed."""
-        links = self._links()
+        links = self.links()
         wanted = {bridge.name for bridge in bridges} | {tap.name for tap in taps}
         vlans = (
-            self._vlans() if any(tap.vlan for tap in taps) or any(bridge.vlans for bridge in bridges) else {}
+            self.vlans() if any(tap.vlan for tap in taps) or any(bridge.vlans for bridge in bridges) else {}
         )
         changes = [
             Change(f"remove {link.kind} {link.name}", partial(self._remove, link))
@@ -130,24 +80,7 @@ class Netlink:
             changes += _or_refusal(plan, tap.name, tap.appliance)
         return changes
 
-    def routes(self) -> list[Subnet]:
-        """Subnets that the host has routes to, but for default routes and those to bridges of ours."""
-        ours = {link.index for link in self._links().values() if link.ours}
-        found = []
-        with _explained("reading routes"):
-            for message in self._route.get_routes(table=_RT_TABLE_MAIN):
-                destination = message.get_attr("RTA_DST")
-                if destination and message["dst_len"] and message.get_attr("RTA_OIF") not in ours:
-                    subnet = ipaddress.ip_network(f"{destination}/{message['dst_len']}")
-                    if not (subnet.is_link_local or subnet.is_multicast):
-                        found.append(subnet)
-        return found
-
-    def listeners(self) -> list[Listener]:
-        """The host's own listening sockets."""
-        return listeners()
-
-    def _plan_bridge(self, bridge: Bridge, link: _Link | None) -> list[Change]:
+    def _plan_bridge(self, bridge: Bridge, link: Link | None) -> list[Change]:
         if link is None:
             return [Change(f"create bridge {bridge.name}", partial(self._create_bridge, bridge))]
         # The alias comes after the bridge; a crash in between leaves our MAC to know it by.
@@ -162,7 +95,7 @@ class Netlink:
         )
         if not right:
             changes.append(Change(f"set up bridge {bridge.name}", partial(self._set_up, bridge)))
-        present = self._addresses(link.index)
+        present = self.addresses(link.index)
         changes += [
             Change(
                 f"{command} {address} on {bridge.name}",
@@ -177,7 +110,7 @@ class Netlink:
         return changes
 
     def _plan_uplink(
-        self, bridge: Bridge, links: Mapping[str, _Link], vlans: Mapping[int, _Vlans]
+        self, bridge: Bridge, links: Mapping[str, Link], vlans: Mapping[int, Vlans]
     ) -> list[Change]:
         link, master = links.get(bridge.uplink), links.get(bridge.name)
         if link is None:
@@ -189,7 +122,7 @@ class Netlink:
                 problem=Problem.IN_USE,
                 remedy="Name that bridge with `bridge:` in place of `uplink:`.",
             )
-        if addresses := self._addresses(link.index):
+        if addresses := self.addresses(link.index):
             raise HostError(
                 f"Interface {bridge.uplink} has addresses of the host ({', '.join(sorted(addresses))}), "
                 "which would be lost in a bridge.",
@@ -202,7 +135,7 @@ class Netlink:
         return [Change(text, partial(self._attach_uplink, bridge))]
 
     def _plan_tap(
-        self, tap: Tap, links: Mapping[str, _Link], vlans: Mapping[int, _Vlans], *, own_bridge: bool
+        self, tap: Tap, links: Mapping[str, Link], vlans: Mapping[int, Vlans], *, own_bridge: bool
     ) -> list[Change]:
         link, bridge = links.get(tap.name), links.get(tap.bridge)
         if not own_bridge:
@@ -211,7 +144,7 @@ class Netlink:
             create = f"create tap {tap.name}"
             return [Change(create, lambda: self._create_tap(tap), tap.appliance, _NEW_TAP)]
         _check_ours(link, "tun")
-        if _owner(tap.name) != tap.owner_uid:
+        if self.owner(tap.name) != tap.owner_uid:
             anew = f"create tap {tap.name} anew: it has another owner"
             return [Change(anew, lambda: self._recreate_tap(link, tap), tap.appliance, _NEW_TAP)]
         right = (
@@ -220,42 +153,18 @@ class Netlink:
             and link.up
             and (link.mtu, link.isolated, link.hairpin) == (tap.mtu, tap.isolated, tap.hairpin)
             and (not tap.vlan or vlans.get(link.index) == {tap.vlan: _PVID | _UNTAGGED})
-            and self._bandwidth(link) == tap.bandwidth
+            and self.bandwidth(link) == tap.bandwidth
         )
         if right:
             return []
         return [Change(f"attach tap {tap.name} to {tap.bridge}", lambda: self._attach(tap), tap.appliance)]
 
-    def _vlans(self) -> dict[int, _Vlans]:
-        """Flags by VLAN, of every port of a bridge that filters by them."""
-        found: dict[int, _Vlans] = {}
-        with _explained("reading VLANs"):
-            for message in self._route.get_vlans():
-                specification = message.get_attr("IFLA_AF_SPEC")
-                entries = specification.get_attrs("IFLA_BRIDGE_VLAN_INFO") if specification else ()
-                found[message["index"]] = {entry["vid"]: entry["flags"] for entry in entries}
-        return found
-
-    def _bandwidth(self, link: _Link) -> int:
-        """The limit of what a link is sent, in bits per second; 0 for none."""
-        if link.qdisc != "tbf":
-            return 0
-        for message in self._route.get_qdiscs(index=link.index):
-            if message.get_attr("TCA_KIND") == "tbf":
-                return int(message.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]) * 8
-        return 0
-
     def _index(self, name: str) -> int:
-        with _explained(f"interface {name}"):
+        with explained(f"interface {name}"):
             return socket.if_nametoindex(name)
 
-    def _addresses(self, index: int) -> set[str]:
-        messages = self._route.get_addr(index=index)
-        found = (f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}" for message in messages)
-        return {text for text in found if not ipaddress.ip_interface(text).is_link_local}
-
     def _create_bridge(self, bridge: Bridge) -> None:
-        with _explained(f"creating bridge {bridge.name}"):
+        with explained(f"creating bridge {bridge.name}"):
             options = {"br_stp_state": 0, "br_forward_delay": 0}
             if bridge.vlans:
                 options["br_vlan_filtering"] = 1
@@ -266,7 +175,7 @@ class Netlink:
 
     def _set_up(self, bridge: Bridge) -> None:
         # Without a guest the bridge has no carrier, and its addresses must not wait for that as tentative.
-        with _explained(f"setting up {bridge.name}"):
+        with explained(f"setting up {bridge.name}"):
             sysctl.set_of("ipv6", bridge.name, "accept_dad", "0")
             # Published ports are reached by 127.0.0.1, too; guests cannot use loopback addresses.
             sysctl.set_of("ipv4", bridge.name, "route_localnet", str(int(bridge.routes)))
@@ -283,22 +192,22 @@ class Netlink:
             if "." in text
             else {}
         )
-        with _explained(f"{command} {address} on {name}"):
+        with explained(f"{command} {address} on {name}"):
             self._route.addr(command, index=self._index(name), address=text, prefixlen=int(length), **extra)
 
     def _create_tap(self, tap: Tap) -> None:
-        with _explained(f"creating tap {tap.name}"), new_tap(tap.name, tap.owner_uid):
+        with explained(f"creating tap {tap.name}"), new_tap(tap.name, tap.owner_uid):
             alias = f"{ALIAS}: tap on {tap.bridge}"
             self._route.link("set", index=self._index(tap.name), ifalias=alias)
         self._attach(tap)
 
-    def _recreate_tap(self, link: _Link, tap: Tap) -> None:
+    def _recreate_tap(self, link: Link, tap: Tap) -> None:
         self._remove(link)
         self._create_tap(tap)
 
     def _attach(self, tap: Tap) -> None:
         index = self._index(tap.name)
-        with _explained(f"attaching {tap.name} to {tap.bridge}"):
+        with explained(f"attaching {tap.name} to {tap.bridge}"):
             # The host has no business on a guest's own link; its link-local traffic would wake the guest.
             sysctl.set_of("ipv6", tap.name, "disable_ipv6", "1")
             self._route.link("set", index=index, mtu=tap.mtu, master=self._index(tap.bridge))
@@ -316,7 +225,7 @@ class Netlink:
             raise HostError(f"tap {tap.name} did not take its isolation")
 
     def _join_vlan(self, index: int, vlan: int) -> None:
-        for other in self._vlans().get(index, {}):
+        for other in self.vlans().get(index, {}):
             if other != vlan:
                 self._route.vlan_filter("del", index=index, vlan_info={"vid": other})
         self._route.vlan_filter("add", index=index, vlan_info={"vid": vlan, "flags": _PVID_UNTAGGED})
@@ -334,35 +243,14 @@ class Netlink:
 
     def _attach_uplink(self, bridge: Bridge) -> None:
         index = self._index(bridge.uplink)
-        with _explained(f"attaching {bridge.uplink} to {bridge.name}"):
+        with explained(f"attaching {bridge.uplink} to {bridge.name}"):
             self._route.link("set", index=index, master=self._index(bridge.name), state="up")
             for vlan in sorted(bridge.vlans):
                 self._route.vlan_filter("add", index=index, vlan_info={"vid": vlan})
 
-    def _remove(self, link: _Link) -> None:
-        with _explained(f"removing {link.name}"):
+    def _remove(self, link: Link) -> None:
+        with explained(f"removing {link.name}"):
             self._route.link("del", index=link.index)
-
-
-def _read_link(message: Any) -> _Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info else None
-    bridge = info.get_attr("IFLA_INFO_DATA") if info else None
-    kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
-    return _Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=kind,
-        up=bool(message["flags"] & 1),
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        master=message.get_attr("IFLA_MASTER") or 0,
-        ours=(message.get_attr("IFLA_IFALIAS") or "").startswith(f"{ALIAS}: "),
-        isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
-        hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
-        qdisc=message.get_attr("IFLA_QDISC") or "",
-        filters_vlans=bool(kind == "bridge" and bridge and bridge.get_attr("IFLA_BR_VLAN_FILTERING")),
-    )
 
 
 def _plan_forwarding(bridges: Sequence[Bridge]) -> list[Change]:
@@ -378,16 +266,11 @@ def _plan_forwarding(bridges: Sequence[Bridge]) -> list[Change]:
 
 
 def _let_forward(version: int) -> None:
-    with _explained(f"letting the host forward IPv{version}"):
+    with explained(f"letting the host forward IPv{version}"):
         sysctl.let_forward(version)
 
 
-def _owner(tap: str) -> int:
-    with _explained(f"owner of tap {tap}"):
-        return tap_owner(tap)
-
-
-def _check_foreign(bridge: _Link | None, tap: Tap) -> None:
+def _check_foreign(bridge: Link | None, tap: Tap) -> None:
     if bridge is None or bridge.kind != "bridge":
         raise HostError(f"There is no bridge {tap.bridge} (yet).", problem=Problem.NOT_FOUND)
     if tap.vlan and not bridge.filters_vlans:
@@ -410,7 +293,7 @@ def _refuse(error: HostError) -> None:
     raise error
 
 
-def _check_ours(link: _Link, kind: str) -> None:
+def _check_ours(link: Link, kind: str) -> None:
     if not link.ours or link.kind != kind:
         raise HostError(
             f"Interface {link.name} exists and was not made by the agent.",

@@ -15,12 +15,27 @@ def set_of(family: str, interface: str, key: str, value: str) -> None:
         (ROOT / family / "conf" / interface / key).write_text(value, encoding="ascii")
 
 
-def forwards(version: int) -> bool:
-    """Whether the host passes on packets of this IP version; said also where it does not know it at all."""
+def forwards(version: int, interface: str = "") -> bool:
+    """Whether the host passes on packets of this IP version, or of those the ones that come in by an
+    interface; said also where it does not know the version at all.
+
+    What counts is the interface's own setting for IPv4, and the one for all for IPv6.
+    """
+    own = ROOT / "ipv4/conf" / interface / "forwarding"
+    path = own if interface and version == 4 else _forwarding(version)
     try:
-        return _forwarding(version).read_text(encoding="ascii").strip() != "0"
+        return path.read_text(encoding="ascii").strip() != "0"
     except FileNotFoundError:
         return True
+
+
+def filters_bridged(version: int) -> bool:
+    """Whether br_netfilter has packets on bridges filtered as if they were routed."""
+    path = ROOT / "bridge" / ("bridge-nf-call-iptables" if version == 4 else "bridge-nf-call-ip6tables")
+    try:
+        return path.read_text(encoding="ascii").strip() != "0"
+    except FileNotFoundError:
+        return False
 
 
 def let_forward(version: int) -> None:

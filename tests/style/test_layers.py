@@ -35,7 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "dns": ("agent/host/probes.py",),
     "icmplib": ("agent/host/probes.py",),
     "ntplib": ("agent/host/probes.py",),
-    "pyroute2": ("agent/host/netlink.py",),
+    "pyroute2": ("agent/host/links.py", "agent/host/netlink.py"),
     "pystemd": ("agent/cli", "agent/daemon.py", "agent/util/journal.py"),
     "yaml": ("agent/config", "agent/image"),
 }
