@@ -30,7 +30,8 @@ class HostNetwork:
     def look(self, plan: HostPlan) -> tuple[str, ...]:
         """See which ports the host itself uses; why ports that are to be published are not."""
         publishing = {name: found for name, found in plan.appliances.items() if found.appliance.publish}
-        self._listeners = self._links.listeners() if publishing else []
+        # A dry run, too, comes here, and leaves what is published as it is.
+        self._listeners = self._links.listeners() if publishing or self._listeners else []
         return tuple(
             f"{name}: port {publication} is not published: {_owner(owner)} uses it on this host"
             for name, appliance in publishing.items()

@@ -138,17 +138,20 @@ class Reconciler:
             unpublished = await self.run(partial(self._network.look, plan))
             changes = await self.run(lambda: self._plan_changes(plan))
             done, not_done = await self._carry_out(changes)
+            stuck = any(Effect.NEEDED in change.effect and str(change) not in done for change in changes)
             await self.run(partial(self._keep, aim, removed))
             # Not while the agent starts: checking and growing a file system may take longer than that may.
-            growing = await self._to_grow(plan) if restart else []
+            growing = await self._to_grow(plan) if restart and not stuck else []
             grown, failed = await self._each(growing, partial(self._grow, plan), _GROW)
-            restarts = await self._to_restart(plan, changes, but=growing, pending=restart)
+            concerned = () if stuck else changes
+            restarts = await self._to_restart(plan, concerned, but=growing, pending=restart and not stuck)
             if not restart:
                 self._cut_off, restarts = restarts, []
             restarted, not_restarted = await self._each(restarts, self._units.restart, _RESTART)
             failures = (*no_users, *failed_stops, *not_done, *failed, *not_restarted)
             changed = (*users, *stopped, *done, *grown, *restarted)
-            return Outcome(changed, (*aim.problems, *unpublished, *failures), aim.trials)
+            trials = {} if stuck else aim.trials
+            return Outcome(changed, (*aim.problems, *unpublished, *failures), trials)
 
     async def tidy(self) -> None:
         """Remove what writes left that a crash has interrupted; before anything is written."""
@@ -231,7 +234,7 @@ class Reconciler:
         """Make this the plan of an appliance, for its next start, and this its configuration, if it is
         another."""
         name = plan.appliance.name
-        rewired = self.plan.appliances[name].ports != plan.ports
+        rewired = _wiring(self.plan.appliances[name]) != _wiring(plan)
         assignments = self.plan.assignments.with_appliance(name, plan.addresses, plan.core)
         appliances = {**self.plan.appliances, name: plan}
         self.plan = now = replace(self.plan, appliances=appliances, assignments=assignments)
@@ -239,6 +242,8 @@ class Reconciler:
             await self.run(partial(self._remember_generation, name, generation))
         self._watch.titles[name] = plan.image.manifest.reference if plan.image else ""
         if rewired:
+            for problem in await self.run(partial(self._network.look, now)):
+                _log.warning("%s", problem)
             await self._carry_out_all(await self.run(partial(self._network.plan, now)))
             await self._carry_out_all(await self.run(partial(self._names.plan, now)))
             await self.run(lambda: self._files.keep_assignments(self.plan.assignments))
@@ -428,3 +433,10 @@ class Reconciler:
 
 
 _RUNNING = frozenset({"active", "activating", "reloading", "refreshing", "deactivating"})
+
+
+def _wiring(plan: AppliancePlan) -> tuple[object, ...]:
+    """What bridges, taps and the firewall are planned from."""
+    appliance = plan.appliance
+    traffic = appliance.publish, appliance.grants, appliance.peers, appliance.egress, appliance.limits
+    return plan.ports, *traffic
