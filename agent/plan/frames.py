@@ -128,9 +128,11 @@ def _tap_rules(guest: Guest, port: Port, bridge_mac: str, peer_macs: Collection[
 
 def _detours(port: Port, bridge_mac: str, refuse: Rule) -> Iterator[Rule]:
     """By way of the host's routing a guest could reach those of its own network that are not its peers."""
-    for subnet in port.network.subnets if bridge_mac else ():
-        family = FAMILIES[subnet.version]
+    for subnet in port.network.subnets:
         host = port.network.host_address(subnet)
+        if host is None:
+            continue
+        family = FAMILIES[subnet.version]
         yield [
             match(_ETHER_TARGET, bridge_mac),
             match(payload(family, "daddr"), prefix(subnet)),

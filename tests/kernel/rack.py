@@ -77,7 +77,7 @@ class Rack:
         stack.callback(self.netlink.close)
         self.firewall = Firewall()
         self.machines: dict[str, Machine] = {}
-        self.outside = self._machine("outside", "up0")
+        self.outside = self.machine("outside", "up0")
         ip("link", "set", "lo", "up")
         for address in (f"{HOST}/24", f"{HOST_6}/64"):
             ip("address", "add", address, "dev", "up0", *(["nodad"] if ":" in address else []))
@@ -115,7 +115,7 @@ class Rack:
         return plan
 
     def _connect(self, name: str, port: Port) -> None:
-        machine = self._machine(name, port.tap, mac=port.mac)
+        machine = self.machine(name, port.tap, mac=port.mac)
         machine.port = port
         ip("link", "set", port.tap, "master", port.network.bridge)
         for address in port.addresses:
@@ -127,7 +127,8 @@ class Rack:
             if gateway and port.default_route:
                 machine.run(f"-{address.version}", "route", "add", "default", "via", str(gateway))
 
-    def _machine(self, name: str, link: str, *, mac: str = "") -> Machine:
+    def machine(self, name: str, link: str, *, mac: str = "") -> Machine:
+        """A machine behind this link of the host."""
         namespace = OtherNetwork()
         self.stack.callback(namespace.close)
         ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace.path)
