@@ -165,7 +165,9 @@ def host_plan(
 def ruleset_of(plan: HostPlan, *, but: tuple[Publication, ...] = ()) -> Ruleset:
     """The rules of a plan."""
     guests = {
-        name: Guest(one.appliance, one.ports, tuple(set(one.appliance.publish) - set(but)))
+        name: Guest(
+            one.appliance, one.ports, tuple(port for port in one.appliance.publish if port not in but)
+        )
         for name, one in plan.appliances.items()
     }
     return plan_firewall(
