@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from agent.core.world import Files, Firewall, Links
 from agent.model.change import Change
 from agent.model.listener import Listener
+from agent.model.network import Bridge, Tap
 from agent.model.traffic import Publication
 from agent.plan.firewall import plan_firewall
 from agent.plan.host import AppliancePlan, HostPlan
 from agent.plan.ports import plan_taps, with_vlans
+from agent.plan.ruleset import Ruleset
 from agent.plan.traffic import Guest
 
 
@@ -29,24 +31,39 @@ class HostNetwork:
 
     def look(self, plan: HostPlan) -> tuple[str, ...]:
         """See which ports the host itself uses; why ports that are to be published are not."""
-        publishing = {name: found for name, found in plan.appliances.items() if found.appliance.publish}
+        publishing = any(appliance.appliance.publish for appliance in plan.appliances.values())
         # A dry run, too, comes here, and leaves what is published as it is.
         self._listeners = self._links.listeners() if publishing or self._listeners else []
         return tuple(
-            f"{name}: port {publication} is not published: {_owner(owner)} uses it on this host"
-            for name, appliance in publishing.items()
+            f"{name}: port {publication} is not published: {why}"
+            for (name, publication), why in self.withheld(plan).items()
+        )
+
+    def withheld(self, plan: HostPlan) -> dict[tuple[str, Publication], str]:
+        """Ports of appliances that are not published, and why."""
+        return {
+            (name, publication): f"{_owner(owner)} uses it on this host"
+            for name, appliance in plan.appliances.items()
             for publication in appliance.appliance.publish
             if (owner := self._owner_of(publication))
-        )
+        }
 
     def plan(self, plan: HostPlan) -> list[Change]:
         """What it takes to have exactly what appliances need."""
+        bridges, taps = self.links(plan)
+        return [*self._firewall.plan(self.ruleset(plan)), *self._links.plan(bridges, taps)]
+
+    def ruleset(self, plan: HostPlan) -> Ruleset:
+        """The rules that the kernel is to have."""
         guests = {name: self._guest(appliance) for name, appliance in plan.appliances.items()}
         macs = {bridge.name: bridge.mac for bridge in plan.bridges}
-        ruleset = plan_firewall(plan.networks, guests, bridge_macs=macs)
-        ports = {name: (guest.appliance, guest.ports) for name, guest in guests.items()}
+        return plan_firewall(plan.networks, guests, bridge_macs=macs)
+
+    def links(self, plan: HostPlan) -> tuple[list[Bridge], list[Tap]]:
+        """The bridges and taps that the host is to have."""
+        ports = {name: (one.appliance, one.ports) for name, one in plan.appliances.items()}
         taps = plan_taps(ports, self._user_ids(plan.appliances))
-        return [*self._firewall.plan(ruleset), *self._links.plan(with_vlans(plan.bridges, taps), taps)]
+        return with_vlans(plan.bridges, taps), taps
 
     def _guest(self, plan: AppliancePlan) -> Guest:
         publish = (one for one in plan.appliance.publish if self._owner_of(one) is None)

@@ -74,6 +74,17 @@ class Destination:
     protocol: Protocol | None = None
     ports: Ports | None = None
 
+    def __str__(self) -> str:
+        """As written in `egress:`."""
+        where = "*"
+        if self.subnet:
+            single = self.subnet.num_addresses == 1
+            where = str(self.subnet.network_address if single else self.subnet)
+        if not self.ports:
+            return where
+        place = f"[{where}]" if self.subnet and self.subnet.version == 6 else where
+        return f"{place}:{self.ports}/{self.protocol}"
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
