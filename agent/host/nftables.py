@@ -1,7 +1,7 @@
 """Loads our nftables rules through nft(8), and notices when somebody else changes them.
 
-Nothing is read back: what was loaded is known, and whoever changes it announces that on netlink. What an
-agent that starts finds is not looked at but replaced, in one transaction.
+Nothing is read back to decide: what was loaded is known, and whoever changes it announces that on netlink.
+What an agent that starts finds is not looked at but replaced, in one transaction.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from functools import partial
 
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError
+from agent.model.link import FilterChain
 from agent.plan.firewall import NAME, TABLES
 from agent.plan.ruleset import Json, Ruleset, change, changed_parts, load, remove
 from agent.util.run import run
 
 _NFT = ("/usr/sbin/nft", "-j", "-f", "-")
 _LIST_COUNTERS = ("/usr/sbin/nft", "-j", "list", "counters", "table", *TABLES[0])
+_LIST_CHAINS = ("/usr/sbin/nft", "-j", "list", "chains")
 _NAMED = 4
 """So many changed chains are named; more would be a list that nobody reads."""
 
@@ -76,6 +78,15 @@ class Firewall:
         counters = (entry["counter"] for entry in listed if "counter" in entry)
         return {counter["name"]: (counter["packets"], counter["bytes"]) for counter in counters}
 
+    def chains(self) -> list[FilterChain]:
+        """Every chain that the kernel has, whoever made it."""
+        listed = json.loads(run(_LIST_CHAINS))["nftables"]
+        return [_chain(entry["chain"]) for entry in listed if "chain" in entry]
+
+    def rules(self, family: str, table: str) -> Json:
+        """What is in a table, as libnftables-json(5) has it."""
+        return json.loads(run(("/usr/sbin/nft", "-j", "list", "table", family, table)))["nftables"]
+
     def remove(self) -> None:
         """Leave nothing of ours."""
         self._run(remove(TABLES))
@@ -98,6 +109,11 @@ class Firewall:
         if commands:
             text = json.dumps({"nftables": commands}, separators=(",", ":"))
             run(_NFT, stdin=text.encode(), on_start=self._own.append)
+
+
+def _chain(entry: Json) -> FilterChain:
+    hook, policy = entry.get("hook", ""), entry.get("policy", "")
+    return FilterChain(entry["family"], entry["table"], entry["name"], hook, policy)
 
 
 class FirewallMonitor:

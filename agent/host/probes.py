@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agent.model.address import Address
+from agent.model.diagnosis import Verdict
 from agent.model.probe import (
     DnsProbe,
     DnsStatus,
@@ -187,6 +188,14 @@ def _ask_ntp(address: Address, port: int, until: float) -> str:
                 break
     synchronized = answer.leap != _NTP_UNSYNCHRONIZED and 0 < answer.stratum <= _NTP_MAX_STRATUM
     return "" if synchronized else "it answers that its clock is not synchronized"
+
+
+def echo(address: Address, *, timeout_s: float) -> Verdict:
+    """Whether an address answers an echo request; unknown where this host does not let the agent ask."""
+    try:
+        return Verdict.UNKNOWN if _ask_ping(address, time.monotonic() + timeout_s) else Verdict.OK
+    except OSError:
+        return Verdict.FAILED
 
 
 def _ask_ping(address: Address, until: float) -> str:

@@ -17,8 +17,9 @@ import pytest
 from aiosmtpd.controller import Controller
 from ntplib import NTPPacket, system_to_ntp_time
 
-from agent.host.probes import MAX_BYTES, ask
+from agent.host.probes import MAX_BYTES, ask, echo
 from agent.model.address import Address
+from agent.model.diagnosis import Verdict
 from agent.model.probe import (
     DnsProbe,
     DnsStatus,
@@ -142,6 +143,21 @@ def test_ping(address: Address) -> None:
 def test_a_host_that_does_not_let_anybody_ping_is_told() -> None:
     sysctl("ping_group_range", "1 0")
     assert "net.ipv4.ping_group_range" in asked(PingProbe())
+    assert echo(LOCAL, timeout_s=SHORT_S) is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("address", "verdict"),
+    [
+        (LOCAL, Verdict.OK),
+        (LOCAL6, Verdict.OK),
+        (ABSENT, Verdict.FAILED),
+        # There is no way there at all.
+        (ip_address("192.0.2.1"), Verdict.FAILED),
+    ],
+)
+def test_an_echo(address: Address, verdict: Verdict) -> None:
+    assert echo(address, timeout_s=SHORT_S) is verdict
 
 
 # --- dns
