@@ -78,7 +78,7 @@ class Network:
     @property
     def leads_out(self) -> bool:
         """Whether appliances reach anything beyond it."""
-        return self.kind is not NetworkKind.ISOLATED
+        return bool(self.lan.gateways) if self.lan else self.kind is not NetworkKind.ISOLATED
 
     def gateway(self, subnet: Subnet) -> Address | None:
         """Where what is not in `subnet` goes to; None where there is no way out."""

@@ -147,7 +147,7 @@ def test_lans_are_told_apart_by_uplink_bridge_and_vlan() -> None:
     assert len(read_tree(sample_files({}, networks=networks)).networks) == len(places)
 
 
-POOLED = f"{BRIDGED}bridge: br0\npool: [192.0.2.128/25]\n"
+POOLED = f"{BRIDGED}bridge: br0\npool: [192.0.2.128/25]\ngateway: 192.0.2.254\n"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,10 @@ POOLED = f"{BRIDGED}bridge: br0\npool: [192.0.2.128/25]\n"
         ("{name: bare, address: 192.0.2.1}", ""),
         ("{name: default, vlan: 7}", "network “default” has no VLANs: it is not a bridged one"),
         ("{name: default, default-route: yes}", "network “default” leads nowhere: no default route"),
+        (
+            "{name: bare, address: 192.0.2.5, default-route: yes}",
+            "network “bare” leads nowhere: no default route",
+        ),
         (
             "[{name: lan, default-route: yes}, {name: out, default-route: on}]",
             "only one network can have the default route",
@@ -191,7 +195,7 @@ def test_a_pool_is_wanted_for_each_family_of_which_no_address_is_given() -> None
 def test_the_gateway_of_a_lan_is_no_appliance_s_address() -> None:
     files = sample_files(
         {"dns": "image: a\nnetwork: {name: lan, address: 192.0.2.254}\n"},
-        networks={"lan": f"{POOLED}gateway: 192.0.2.254\n"},
+        networks={"lan": POOLED},
     )
     taken = "network, broadcast, gateway or the host's own address in 192.0.2.0/24"
     assert findings(files) == [f"{AT}192.0.2.254 is taken: {taken}"]

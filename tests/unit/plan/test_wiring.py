@@ -37,7 +37,10 @@ NETWORKS = {
     "all": "subnets: [10.1.0.0/24]\npeers: all\n",
     "routed": "kind: routed\nsubnets: [10.2.0.0/24]\n",
     "inner": "kind: isolated\nsubnets: [10.3.0.0/24]\n",
-    "lan": "kind: bridged\nsubnets: [192.0.2.0/24]\nuplink: eth1\npool: 192.0.2.128/25\nmtu: 1400\n",
+    "lan": (
+        "kind: bridged\nsubnets: [192.0.2.0/24]\nuplink: eth1\n"
+        "gateway: 192.0.2.1\npool: 192.0.2.128/25\nmtu: 1400\n"
+    ),
     "lan7": "kind: bridged\nsubnets: [198.51.100.0/24]\nuplink: eth1\nvlan: 7\npool: 198.51.100.0/24\n",
     "own": "kind: bridged\nsubnets: [203.0.113.0/24]\nbridge: br0\npool: 203.0.113.0/24\n",
 }
@@ -165,6 +168,9 @@ def test_an_address_that_is_in_the_pool_no_more_is_given_up() -> None:
         (["inner"], None),
         ([], None),
         (["inner", "lan"], "lan"),
+        # It has no gateway.
+        (["own", "nat"], "nat"),
+        (["own"], None),
         (["nat", {"name": "lan", "default-route": True}], "lan"),
         ([{"name": "nat", "default-route": False}, "lan"], "lan"),
         ([{"name": "nat", "default-route": False}], None),
