@@ -1,14 +1,18 @@
-"""The network as the kernel has it, through rtnetlink: links, addresses, routes, neighbours. It changes
-nothing; agent.host.netlink does.
+"""The network as the kernel has it: links, addresses, routes, neighbours. It changes nothing;
+agent.host.netlink does.
+
+Links are read by ip(8): for two hundred taps that takes a fifth of the time of decoding them in Python, and
+they are read whenever anything happens to one.
 """
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +24,7 @@ from agent.model.errors import HostError, Problem
 from agent.model.link import Count, Link, Neighbour, Route, Way
 from agent.model.listener import Listener
 from agent.util.lean import skip_init
+from agent.util.run import run
 
 skip_init("pyroute2")
 from pyroute2.iproute.linux import IPRoute  # noqa: E402
@@ -30,8 +35,9 @@ ALIAS = "appliance-agent"
 Vlans = dict[int, int]
 """Flags by VLAN, of one port of a bridge."""
 
-# linux/if.h, linux/rtnetlink.h, linux/neighbour.h
-_IFF_UP = 1
+_IP_LINKS = ("ip", "-json", "-details", "-statistics", "link", "show")
+
+# linux/rtnetlink.h, linux/neighbour.h
 _RT_TABLE_MAIN = 254
 _NUD_INCOMPLETE, _NUD_FAILED = 0x01, 0x20
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -64,9 +70,9 @@ class LinkReader:
 
     def links(self) -> dict[str, Link]:
         """All of them, by name."""
-        with explained("reading links"):
-            links = [_read_link(message) for message in self._route.get_links()]
-        return {link.name: link for link in links}
+        entries = json.loads(run(_IP_LINKS))
+        indexes = {entry["ifname"]: entry["ifindex"] for entry in entries}
+        return {entry["ifname"]: _read_link(entry, indexes) for entry in entries}
 
     def addresses(self, index: int) -> set[str]:
         """Addresses of an interface with prefix length, but for link-local ones."""
@@ -161,26 +167,29 @@ def _mac(message: Any) -> str:
     return (message.get_attr("NDA_LLADDR") or "") if known else ""
 
 
-def _read_link(message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info else None
-    bridge = info.get_attr("IFLA_INFO_DATA") if info else None
-    kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
-    counters = message.get_attr("IFLA_STATS64") or {}
+def _read_link(entry: Mapping[str, Any], indexes: Mapping[str, int]) -> Link:
+    """Absent is what an interface does not have."""
+    info: Mapping[str, Any] = entry.get("linkinfo", {})
+    port = info.get("info_slave_data", {})
+    counters = entry.get("stats64", {})
     return Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=kind,
-        up=bool(message["flags"] & _IFF_UP),
-        carrier=bool(message.get_attr("IFLA_CARRIER")),
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        master=message.get_attr("IFLA_MASTER") or 0,
-        ours=(message.get_attr("IFLA_IFALIAS") or "").startswith(f"{ALIAS}: "),
-        isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
-        hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
-        qdisc=message.get_attr("IFLA_QDISC") or "",
-        filters_vlans=bool(kind == "bridge" and bridge and bridge.get_attr("IFLA_BR_VLAN_FILTERING")),
-        received=Count(counters.get("rx_packets", 0), counters.get("rx_bytes", 0)),
-        sent=Count(counters.get("tx_packets", 0), counters.get("tx_bytes", 0)),
+        index=entry["ifindex"],
+        name=entry["ifname"],
+        kind=info.get("info_kind", ""),
+        up="UP" in entry["flags"],
+        carrier="LOWER_UP" in entry["flags"],
+        mtu=entry.get("mtu", 0),
+        mac=entry.get("address", ""),
+        master=indexes.get(entry.get("master", ""), 0),
+        ours=entry.get("ifalias", "").startswith(f"{ALIAS}: "),
+        isolated=port.get("isolated", False),
+        hairpin=port.get("hairpin", False),
+        qdisc=entry.get("qdisc", ""),
+        filters_vlans=bool(info.get("info_data", {}).get("vlan_filtering")),
+        received=_count(counters.get("rx", {})),
+        sent=_count(counters.get("tx", {})),
     )
+
+
+def _count(counters: Mapping[str, int]) -> Count:
+    return Count(counters.get("packets", 0), counters.get("bytes", 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 
+from agent.model.errors import HostError, Problem
 from agent.model.names import user_of
 from agent.util.run import run
 
@@ -17,8 +18,11 @@ def user_id(appliance: str) -> int | None:
 
 
 def group_id(appliance: str) -> int:
-    """The gid of an appliance's group; KeyError where its user was not made."""
-    return pwd.getpwnam(user_of(appliance)).pw_gid
+    """The gid of an appliance's group; HostError where its user was not made."""
+    try:
+        return pwd.getpwnam(user_of(appliance)).pw_gid
+    except KeyError:
+        raise HostError(f"There is no user {user_of(appliance)}.", problem=Problem.NOT_FOUND) from None
 
 
 def create_user(appliance: str) -> None:

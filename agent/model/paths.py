@@ -29,7 +29,7 @@ class Paths:
 
     @property
     def hosts(self) -> Path:
-        """The names that the host itself knows, as in hosts(5)."""
+        """The host's names for addresses."""
         return self.root / "etc/hosts"
 
     @property

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from agent.model.address import Address, Subnet
+from agent.model.address import Subnet
 from agent.model.network import Network, NetworkKind
-from agent.model.traffic import Destination, Ports, Publication
+from agent.model.traffic import Destination, Ports
+from agent.plan.publishing import PUBLISHED, published_ports
 from agent.plan.ruleset import (
     ACCEPT,
     DROP,
@@ -34,12 +35,11 @@ from agent.plan.ruleset import (
     span,
     state,
 )
-from agent.plan.traffic import FAMILIES, Guest, link_local, published_address
+from agent.plan.traffic import FAMILIES, Guest, link_local
 
 # linux/netfilter_ipv4.h: before others filter, translate and filter.
 _DSTNAT, _FILTER, _SRCNAT = -100, 0, 100
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
-_NFPROTO = {4: "ipv4", 6: "ipv6"}
 _LOOPBACK = prefix("127.0.0.0/8")
 _IIF, _OIF = meta("iifname"), meta("oifname")
 _NEIGHBOURS = (
@@ -63,25 +63,25 @@ def inet_table(name: str, networks: Collection[Network], guests: Mapping[str, Gu
         for way, rules in (("from", _leaving), ("to", _entering))
         if list(rules(guest))
     }
+    ports = published_ports(guests)
     return Table(
         family="inet",
         name=name,
-        chains={**personal, **_translation(own, guests), **_filter(guests)},
-        sets=_sets(own, guests, personal),
+        chains={**personal, **ports.chains, **_translation(own), **_filter(guests)},
+        sets={**_sets(own, guests, personal), **ports.sets},
     )
 
 
-def _translation(own: Collection[Network], guests: Mapping[str, Guest]) -> dict[str, Chain]:
+def _translation(own: Collection[Network]) -> dict[str, Chain]:
     # Loopback addresses but for the usual one are those of resolvers and the like.
     loopback = payload("ip", "daddr")
     return {
-        "published": Chain([rule for guest in guests.values() for rule in _published(guest)]),
-        "prerouting": Chain([[is_local(), jump("published")]], Hook("nat", "prerouting", _DSTNAT)),
+        "prerouting": Chain([[is_local(), jump(PUBLISHED)]], Hook("nat", "prerouting", _DSTNAT)),
         "output": Chain(
             [
                 [match(loopback, _LOOPBACK), match(loopback, "127.0.0.1", negated=True), RETURN],
                 [match(payload("ip6", "daddr"), "::1"), RETURN],
-                [is_local(), jump("published")],
+                [is_local(), jump(PUBLISHED)],
             ],
             Hook("nat", "output", _DSTNAT),
         ),
@@ -209,33 +209,6 @@ def _network(subnet: Subnet) -> Json:
 
 def _span(ports: Ports) -> Json:
     return span(ports.first, ports.last)
-
-
-def _published(guest: Guest) -> Iterator[Rule]:
-    for publication in guest.publish:
-        for version in (4, 6):
-            target = published_address(guest.ports, version)
-            if target and publication.version in {0, version}:
-                yield _publication(publication, target)
-
-
-def _publication(publication: Publication, target: Address) -> Rule:
-    family = FAMILIES[target.version]
-    destination: dict[str, Json] = {"family": family, "addr": str(target)}
-    port = payload(publication.protocol, "dport")
-    if publication.ports != publication.target:
-        shift = publication.target.first - publication.ports.first
-        numbers = range(publication.ports.first, publication.ports.last + 1)
-        pairs = [[number, number + shift] for number in numbers]
-        destination["port"] = (
-            pairs[0][1] if len(pairs) == 1 else {"map": {"key": port, "data": {"set": pairs}}}
-        )
-    where = (
-        match(payload(family, "daddr"), str(publication.address))
-        if publication.address
-        else match(meta("nfproto"), _NFPROTO[target.version])
-    )
-    return [where, match(port, _span(publication.ports)), {"dnat": destination}]
 
 
 def _guest_to_host(guests: Mapping[str, Guest]) -> Iterator[Rule]:

@@ -19,7 +19,7 @@ from agent.config.manifest import render_manifest
 from agent.core import prober
 from agent.core.operations import ENDED_KEPT, Operation, OperationState
 from agent.daemon import Daemon
-from agent.host import appliances
+from agent.host import appliances, names
 from agent.host.bus import Bus, Variant
 from agent.model.errors import HostError, Problem
 from agent.model.image import Digest
@@ -60,7 +60,8 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
         path.write_bytes(content)
     monkeypatch.setattr(module, "read_facts", lambda _root: sample_facts())
     monkeypatch.setattr(appliances, "user_id", lambda _name: OWNER)
-    monkeypatch.setattr(appliances, "group_id", lambda _name: OWNER)
+    for user in (appliances, names):
+        monkeypatch.setattr(user, "group_id", lambda _name: OWNER)
     monkeypatch.setattr(appliances, "why_unfit", lambda _kernel: "")
     return paths
 

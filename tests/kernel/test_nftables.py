@@ -119,10 +119,10 @@ def test_a_change_touches_only_what_differs(runs: list[list[Any]]) -> None:
     firewall = Firewall()
     apply(firewall, rules("one"))
     assert apply(firewall, ruleset_of(host_plan({"web": {"publish": "80"}}, NETWORKS))) == [
-        "change the firewall: published"
+        "change the firewall: tcp-80"
     ]
     assert {chain for command in runs[1] for chain in re.findall(r"'chain': '([^']*)'", str(command))} == {
-        "published"
+        "tcp-80"
     }
 
 
@@ -207,9 +207,9 @@ def test_nothing_is_left_of_what_is_removed() -> None:
     [
         ("empty", "one", "change the firewall: ap-web"),
         ("fixed", "swapped", "change the firewall: ap-dns, ap-web"),
-        ("one", "three", "change the firewall: ap-db, ap-dns, ap-web, published"),
+        ("one", "three", "change the firewall: ap-db, ap-dns, ap-web, tcp-8080 and 1 more"),
         ("nothing", "empty", "change the firewall: postrouting"),
-        ("one", "many", "change the firewall: ap-dhcp, ap-dhcp.1, ap-dns, ap-dns.1 and 11 more"),
+        ("one", "many", "change the firewall: ap-dhcp, ap-dhcp.1, ap-dns, ap-dns.1 and 12 more"),
     ],
 )
 def test_what_is_changed_is_named(old: str, new: str, text: str) -> None:

@@ -64,7 +64,7 @@ def test_published_ports_are_reached_from_outside_and_from_the_host(
     path = f"/etc/appliance/appliances/{web}.yaml"
     host.run("sh", "-c", f"echo 'publish: [8080:80]' >>{path}")
     since = host.unit(web, "MainPID")
-    assert "published" in host.run("appliancectl", "apply")
+    assert "tcp-8080" in host.run("appliancectl", "apply")
     assert host.unit(web, "MainPID") == since, "a guest does not start anew for that"
     assert fetch_from(host, outside, f"http://{HERE}:8080/") == "misbehave 1\n"
     assert fetch_from(host, outside, "http://10.88.0.80/") == ""

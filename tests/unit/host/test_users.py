@@ -13,7 +13,7 @@ def test_users_that_are_there_and_not(monkeypatch: pytest.MonkeyPatch) -> None:
     root = pwd.getpwuid(0)
     monkeypatch.setattr(pwd, "getpwnam", lambda name: {"appliance-dns": root}[name])
     assert (users.user_id("dns"), users.group_id("dns"), users.user_id("web")) == (0, 0, None)
-    with pytest.raises(KeyError):
+    with pytest.raises(HostError, match="appliance-web"):
         users.group_id("web")
 
 
