@@ -7,6 +7,7 @@ import pwd
 import pytest
 
 from agent.host import users
+from agent.model.errors import HostError
 
 
 def test_users_that_are_there_and_not(monkeypatch: pytest.MonkeyPatch) -> None:
