@@ -1,24 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "configuration.h"
 
-#include "finish.h"
+#include "delivery.h"
 #include "newc.h"
+#include "reason.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
-#include <linux/netlink.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define DISK "/dev/ubdd"
 #define DIRECTORY "/run/appliance/config"
 #define PREFIX "appliance/config/"      /* of the names in the archive */
 
@@ -30,123 +25,12 @@
 #define MOVE_MOUNT_BENEATH 0x200        /* Linux 6.5 */
 #endif
 
-enum {
-	DISK_READ_BYTES = 16 * 1024,
-	UEVENT_MAX = 2048,                  /* UEVENT_BUFFER_SIZE of the kernel */
-	UEVENTS_OF_KERNEL = 1,              /* the multicast group; lib/kobject_uevent.c */
-	DEPTH_MAX = 32,
-};
+enum { DEPTH_MAX = 32 };
 
 /* A mount that is attached nowhere, with the files that were at DIRECTORY before; -1: none. */
 static int previous = -1;
 
-/* Why something cannot be, for a caller. */
-struct reason {
-	char *text;
-	size_t size;
-};
-
-__attribute__((format(printf, 2, 3)))
-static bool refuse(const struct reason *reason, const char *format, ...)
-{
-	va_list arguments;
-	va_start(arguments, format);
-	vsnprintf(reason->text, reason->size, format, arguments);
-	va_end(arguments);
-	return false;
-}
-
-/* --- the disk --------------------------------------------------------------------------------------- */
-
-int configuration_watch_disks(void)
-{
-	const struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = UEVENTS_OF_KERNEL};
-	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
-	if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof address) < 0)
-		fail(EXIT_RUNTIME, "cannot watch for disks: %s", strerror(errno));
-	return fd;
-}
-
-/* "add@/devices/platform/uml-blkdev.3/block/ubdd", and behind a NUL the same in variables. */
-static bool tells_of_disk(const char *event)
-{
-	static const char add[] = "add@", block[] = "/block/ubdd";
-	size_t length = strlen(event);
-	return strncmp(event, add, sizeof add - 1) == 0 && length >= sizeof block - 1
-		&& strcmp(event + length - (sizeof block - 1), block) == 0;
-}
-
-bool configuration_disk_came(int disks)
-{
-	char event[UEVENT_MAX + 1];
-	struct sockaddr_nl sender = {0};
-	socklen_t length = sizeof sender;
-	bool came = false;
-	ssize_t size;
-	while ((size = recvfrom(disks, event, UEVENT_MAX, 0, (struct sockaddr *)&sender, &length)) >= 0) {
-		event[size] = '\0';
-		/* Processes can send here as well; only the kernel has no port. */
-		if (sender.nl_pid == 0 && tells_of_disk(event))
-			came = true;
-		length = sizeof sender;
-	}
-	return came;
-}
-
-/* --- the archive ------------------------------------------------------------------------------------ */
-
-struct reader {
-	int fd;
-	const struct reason *reason;
-	uint64_t position;                  /* of the next byte, for the alignment */
-	size_t at, filled;                  /* what is not yet taken of the buffer */
-	char buffer[DISK_READ_BYTES];
-};
-
-static bool fill(struct reader *reader)
-{
-	ssize_t count = read(reader->fd, reader->buffer, sizeof reader->buffer);
-	if (count < 0)
-		return refuse(reader->reason, "cannot read the new configuration: %s", strerror(errno));
-	if (count == 0)
-		return refuse(reader->reason, "the archive of the new configuration is cut short");
-	reader->at = 0;
-	reader->filled = (size_t)count;
-	return true;
-}
-
-/* The next bytes, `wanted` at most; NULL if there are none. */
-static const char *take_some(struct reader *reader, size_t wanted, size_t *taken)
-{
-	if (reader->at == reader->filled && !fill(reader))
-		return NULL;
-	const char *bytes = reader->buffer + reader->at;
-	size_t there = reader->filled - reader->at;
-	*taken = wanted < there ? wanted : there;
-	reader->at += *taken;
-	reader->position += *taken;
-	return bytes;
-}
-
-static bool take(struct reader *reader, char *bytes, size_t size)
-{
-	while (size > 0) {
-		size_t taken;
-		const char *some = take_some(reader, size, &taken);
-		if (some == NULL)
-			return false;
-		memcpy(bytes, some, taken);
-		bytes += taken;
-		size -= taken;
-	}
-	return true;
-}
-
-static bool align(struct reader *reader)
-{
-	char padding[NEWC_ALIGNMENT];
-	return take(reader, padding, (size_t)(-reader->position % NEWC_ALIGNMENT));
-}
+/* --- files ------------------------------------------------------------------------------------------ */
 
 static bool store(int file, const char *bytes, size_t size)
 {
@@ -160,85 +44,76 @@ static bool store(int file, const char *bytes, size_t size)
 	return true;
 }
 
-/* To `file`, or to nowhere if that is -1. */
-static bool copy_contents(struct reader *reader, int file, uint32_t size)
+static bool copy_contents(struct archive *archive, int file)
 {
-	while (size > 0) {
-		size_t taken;
-		const char *bytes = take_some(reader, size, &taken);
+	while (archive->left > 0) {
+		size_t size;
+		const char *bytes = archive_take_some(archive, &size);
 		if (bytes == NULL)
 			return false;
-		if (file >= 0 && !store(file, bytes, taken))
-			return refuse(reader->reason, "cannot store the new configuration: %s", strerror(errno));
-		size -= (uint32_t)taken;
+		if (!store(file, bytes, size))
+			return refuse(archive->reason, "cannot store the new configuration: %s", strerror(errno));
 	}
-	return align(reader);
+	return true;
 }
 
-static bool copy_file(struct reader *reader, int top, const char *path, uint32_t size)
+static bool copy_file(struct archive *archive, int top, const char *path)
 {
 	int file = openat(top, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (file < 0)
-		return refuse(reader->reason, "cannot store the new file %s: %s", path, strerror(errno));
-	bool copied = copy_contents(reader, file, size);
+		return refuse(archive->reason, "cannot store the new file %s: %s", path, strerror(errno));
+	bool copied = copy_contents(archive, file);
 	close(file);
 	return copied;
 }
 
-static bool make_directory(struct reader *reader, int top, const char *path)
+static bool make_directory(struct archive *archive, int top, const char *path)
 {
 	return mkdirat(top, path, 0755) == 0
-		|| refuse(reader->reason, "cannot make the new directory %s: %s", path, strerror(errno));
+		|| refuse(archive->reason, "cannot make the new directory %s: %s", path, strerror(errno));
 }
 
 /*
  * Entries are directories and regular files with plain names, and nothing else: without links there is no way out of
  * `top`. What is beside the configuration was for the start.
  */
-static bool extract_entry(struct reader *reader, int top, const struct newc_entry *entry, const char *name)
+static bool extract_entry(struct archive *archive, int top)
 {
+	const char *name = archive->name;
 	if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0)
-		return copy_contents(reader, -1, entry->size);
+		return true;
 	const char *path = name + sizeof PREFIX - 1;
 	if (!newc_is_plain_path(path))
-		return refuse(reader->reason, "the new configuration has a file that is not allowed: %s", name);
-	if (S_ISDIR(entry->mode))
-		return make_directory(reader, top, path) && copy_contents(reader, -1, entry->size);
-	if (S_ISREG(entry->mode))
-		return copy_file(reader, top, path, entry->size);
-	return refuse(reader->reason, "the new configuration has something that is no file: %s", name);
+		return refuse(archive->reason, "the new configuration has a file that is not allowed: %s", name);
+	if (S_ISDIR(archive->entry.mode))
+		return make_directory(archive, top, path);
+	if (S_ISREG(archive->entry.mode))
+		return copy_file(archive, top, path);
+	return refuse(archive->reason, "the new configuration has something that is no file: %s", name);
 }
 
-static bool extract(struct reader *reader, int top)
+static bool extract(struct archive *archive, int top)
 {
 	for (;;) {
-		char header[NEWC_HEADER_BYTES];
-		char name[NEWC_NAME_MAX];
-		struct newc_entry entry;
-		if (!take(reader, header, sizeof header))
+		if (!archive_next(archive))
 			return false;
-		if (!newc_read_header(header, &entry))
-			return refuse(reader->reason, "the new configuration is no archive");
-		if (!take(reader, name, entry.name_size) || !align(reader))
-			return false;
-		name[entry.name_size - 1] = '\0';
-		if (newc_is_trailer(name))
+		if (archive_ended(archive))
 			return true;
-		if (!extract_entry(reader, top, &entry, name))
+		/* It would be a configuration without files. */
+		if (delivery_begins_with_names(archive))
+			return refuse(archive->reason, "the disk with the new configuration was taken away");
+		if (!extract_entry(archive, top))
 			return false;
 	}
 }
 
 static bool extract_disk(int top, const struct reason *reason)
 {
-	static struct reader reader;        /* static for its size */
-	reader.reason = reason;
-	reader.position = reader.at = reader.filled = 0;
-	reader.fd = open(DISK, O_RDONLY | O_CLOEXEC);
-	if (reader.fd < 0)
-		return refuse(reason, "cannot open the new configuration: %s: %s", DISK, strerror(errno));
-	bool extracted = extract(&reader, top);
-	close(reader.fd);
+	struct archive *archive = delivery_open(reason);
+	if (archive == NULL)
+		return false;
+	bool extracted = extract(archive, top);
+	delivery_close(archive);
 	return extracted;
 }
 

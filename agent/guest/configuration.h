@@ -2,21 +2,15 @@
 /*
  * The administrator's files at /run/appliance/config, and how a new set of them takes their place in a running guest.
  *
- * The host plugs in a disk, ubdd, with a newc archive. Each set after the first lies on a tmpfs of its own, so that its
- * memory is given back with the last open file of it. Sets are exchanged by their mounts: whoever opens a path gets the
- * files of the one or of the other.
+ * The host brings it on a disk (delivery.h). Each set after the first lies on a tmpfs of its own, so that its memory is
+ * given back with the last open file of it. Sets are exchanged by their mounts: whoever opens a path gets the files of
+ * the one or of the other.
  */
 #ifndef APPLIANCE_CONFIGURATION_H
 #define APPLIANCE_CONFIGURATION_H
 
 #include <stdbool.h>
 #include <stddef.h>
-
-/* A socket that tells of disks that come; non-blocking. */
-int configuration_watch_disks(void);
-
-/* Takes in what the socket has to say; returns whether the disk with a configuration has come. */
-bool configuration_disk_came(int disks);
 
 /*
  * Makes the files on the disk those at /run/appliance/config. If that cannot be, nothing is changed, and `reason` says

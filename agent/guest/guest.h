@@ -30,7 +30,7 @@ struct guest {
 	const struct plan *plan;
 	const char *name;                   /* of the service: the last component of exec */
 	char *environment[ENVIRONMENT_MAX + 1];
-	int epoll, signals, syslog, notify, disks;
+	int epoll, signals, syslog, notify;
 	enum phase phase;
 	pid_t service;                      /* 0: not running */
 	enum exit_code exit_code;           /* in phase STOPPING */

@@ -2,6 +2,7 @@
 #include "identity.h"
 
 #include "finish.h"
+#include "hosts.h"
 #include "mounts.h"
 
 #include <errno.h>
@@ -50,7 +51,8 @@ static void write_hosts(const struct plan *plan)
 {
 	add("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
 	add_lines("", &plan->hosts);
-	write_file(DIRECTORY "/hosts");
+	hosts_configure(text.bytes, text.used);
+	text.used = 0;
 }
 
 static void write_resolv_conf(const struct plan *plan)

@@ -8,6 +8,7 @@
  * one line of log, a STATUS= for the service manager and an exit code (finish.h).
  */
 #include "clock.h"
+#include "delivery.h"
 #include "finish.h"
 #include "identity.h"
 #include "log.h"
@@ -87,6 +88,7 @@ int main(void)
 	set_process_defaults();
 	load_plan();
 	mount_image(&plan);
+	delivery_watch();               /* before names are read: those that come after that are heard of */
 	identity_configure(&plan);
 	network_configure(&plan);
 	if (plan.data != NULL)

@@ -12,12 +12,13 @@
 #include "supervise.h"
 
 #include "clock.h"
-#include "configuration.h"
 #include "deadline.h"
+#include "delivery.h"
 #include "descriptors.h"
 #include "environment.h"
 #include "finish.h"
 #include "guest.h"
+#include "hosts.h"
 #include "log.h"
 #include "ports.h"
 #include "process.h"
@@ -382,10 +383,15 @@ static void handle_output(struct step *step)
 		epoll_ctl(guest.epoll, EPOLL_CTL_DEL, step->output, NULL);
 }
 
+/* Without a way to reload there is nothing but names for which a disk could come. */
 static void handle_disks(void)
 {
-	if (configuration_disk_came(guest.disks))
+	if (!delivery_came())
+		return;
+	if (plan_reloads(guest.plan) && !delivery_has_names())
 		reload_disk_came();
+	else
+		hosts_take();
 }
 
 /*
@@ -472,10 +478,7 @@ static void set_up(const struct plan *plan, int64_t init_started_us)
 		guest.notify = descriptors_open_socket(NOTIFY_SOCKET);
 		guest_watch(guest.notify, NOTIFY, EPOLLIN);
 	}
-	if (plan_reloads(plan)) {
-		guest.disks = configuration_watch_disks();
-		guest_watch(guest.disks, DISKS, EPOLLIN);
-	}
+	guest_watch(delivery_fd(), DISKS, EPOLLIN);
 }
 
 _Noreturn void supervise(const struct plan *plan, int64_t init_started_us)

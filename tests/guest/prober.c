@@ -7,8 +7,13 @@
  *     prober as UID COMMAND…      run a command as an unprivileged user
  *     prober random               whether getrandom(2) answers at once
  *     prober ask dns|http COUNT   a query each 2 ms, for www.example.test or http://127.0.0.1/; says how many were lost
+ *     prober resolve NAME         its addresses, as getaddrinfo(3) finds them
+ *     prober follow FILE SIZE     read the file again and again: says what its last line is when it has changed, and
+ *                                 "lost" when its first SIZE bytes are not what they were
  */
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +143,64 @@ static int ask(int (*one)(int number), int count)
 	return 0;
 }
 
+static int resolve(const char *name)
+{
+	const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM};
+	char address[INET6_ADDRSTRLEN];
+	struct addrinfo *found;
+	int error = getaddrinfo(name, NULL, &hints, &found);
+	if (error != 0) {
+		printf("%s: %s\n", name, gai_strerror(error));
+		return 1;
+	}
+	for (; found != NULL; found = found->ai_next) {
+		getnameinfo(found->ai_addr, found->ai_addrlen, address, sizeof address, NULL, 0, NI_NUMERICHOST);
+		printf("%s is %s\n", name, address);
+	}
+	return 0;
+}
+
+/* Piece by piece, as stdio has it: the file may change in between. */
+static size_t read_whole(const char *path, char *bytes, size_t room)
+{
+	size_t size = 0;
+	ssize_t count;
+	int fd = open(path, O_RDONLY);
+	while ((count = read(fd, bytes + size, room - size < 1000 ? room - size : 1000)) > 0)
+		size += (size_t)count;
+	close(fd);
+	return size;
+}
+
+static void say_last_line(char *bytes, size_t size)
+{
+	while (size > 0 && bytes[size - 1] == '\n')
+		size--;
+	bytes[size] = '\0';
+	const char *newline = strrchr(bytes, '\n');
+	printf("last %s\n", newline != NULL ? newline + 1 : bytes);
+	fflush(stdout);
+}
+
+static void follow(const char *path, size_t kept)
+{
+	static char first[256 * 1024], before[sizeof first], now[sizeof first];
+	size_t size_before = 0;
+	read_whole(path, first, sizeof first - 1);
+	for (;; usleep(100)) {
+		size_t size = read_whole(path, now, sizeof now - 1);
+		if (size < kept || memcmp(now, first, kept) != 0) {
+			puts("lost");
+			fflush(stdout);
+		}
+		if (size == size_before && memcmp(now, before, size) == 0)
+			continue;
+		memcpy(before, now, size);
+		size_before = size;
+		say_last_line(now, size);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "udp") == 0)
@@ -159,6 +222,10 @@ int main(int argc, char **argv)
 		char bytes[16];
 		return getrandom(bytes, sizeof bytes, GRND_NONBLOCK) != sizeof bytes;
 	}
+	if (argc == 3 && strcmp(argv[1], "resolve") == 0)
+		return resolve(argv[2]);
+	if (argc == 4 && strcmp(argv[1], "follow") == 0)
+		follow(argv[2], (size_t)atoi(argv[3]));
 	if (argc == 4 && strcmp(argv[1], "ask") == 0)
 		return ask(strcmp(argv[2], "dns") == 0 ? ask_dns : ask_http, atoi(argv[3]));
 	return 2;

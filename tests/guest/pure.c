@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The runtime's pure parts on the build host, under the sanitizers: `pure plan`, `pure syslog`, `pure header` and
- * `pure path` read one case from standard input.
+ * The runtime's pure parts on the build host, under the sanitizers: `pure plan`, `pure syslog`, `pure header`,
+ * `pure path` and `pure archive` read one case from standard input.
  */
+#include "archive.h"
 #include "newc.h"
 #include "plan.h"
 #include "rfc3164.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void print(const char *line, size_t size)
 {
@@ -70,6 +72,34 @@ static int judge_path(void)
 	return 0;
 }
 
+static bool list_entry(struct archive *archive)
+{
+	printf("%s mode %o, %u bytes:", archive->name, archive->entry.mode, archive->entry.size);
+	while (archive->left > 0) {
+		size_t size;
+		const char *bytes = archive_take_some(archive, &size);
+		if (bytes == NULL)
+			return false;
+		print(bytes, size);
+	}
+	puts("");
+	return true;
+}
+
+/* Contents are read, but for those of files whose names begin with a dot. */
+static int list_archive(void)
+{
+	static struct archive archive;
+	char text[64] = "";
+	const struct reason reason = {text, sizeof text};
+	archive_begin(&archive, STDIN_FILENO, &reason);
+	while (archive_next(&archive) && !archive_ended(&archive))
+		if (archive.name[0] != '.' && !list_entry(&archive))
+			break;
+	puts(text[0] != '\0' ? text : "end");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "plan") == 0)
@@ -80,5 +110,7 @@ int main(int argc, char **argv)
 		return read_header();
 	if (argc == 2 && strcmp(argv[1], "path") == 0)
 		return judge_path();
+	if (argc == 2 && strcmp(argv[1], "archive") == 0)
+		return list_archive();
 	return 2;
 }

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest.uml import TRAILER, archive_entry
+
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "agent/guest"
 
@@ -24,7 +26,8 @@ def pure(tmp_path_factory: pytest.TempPathFactory) -> Run:
         [
             "gcc", "-std=c17", "-D_GNU_SOURCE", "-g", "-Wall", "-Wextra", "-Werror",
             "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{SOURCE}", "-o", program,
-            HERE / "pure.c", SOURCE / "newc.c", SOURCE / "plan.c", SOURCE / "rfc3164.c",
+            HERE / "pure.c",
+            *(SOURCE / name for name in ("archive.c", "newc.c", "plan.c", "reason.c", "rfc3164.c")),
         ],
         check=True,
     )  # fmt: skip
@@ -231,3 +234,48 @@ def test_plain_paths(pure: Run, path: str) -> None:
 )
 def test_paths_that_lead_elsewhere(pure: Run, path: str) -> None:
     assert pure("path", path.encode()).stdout == b"not plain\n"
+
+
+FILE = archive_entry("a", content=b"x" * 5)
+
+
+@pytest.mark.parametrize(
+    ("archive", "listing"),
+    [
+        (TRAILER, "end"),
+        (FILE + TRAILER, "a mode 100644, 5 bytes:xxxxx\nend"),
+        (FILE + TRAILER + bytes(512), "a mode 100644, 5 bytes:xxxxx\nend"),
+        (
+            archive_entry(".skipped", content=b"y" * 40_001) + FILE + TRAILER,
+            "a mode 100644, 5 bytes:xxxxx\nend",
+        ),
+        (
+            archive_entry("d", 0o40755, b"") + FILE + TRAILER,
+            "d mode 40755, 0 bytes:\na mode 100644, 5 bytes:xxxxx\nend",
+        ),
+        (
+            archive_entry("long", content=b"z" * 70_000) + TRAILER,
+            f"long mode 100644, 70000 bytes:{'z' * 70_000}\nend",
+        ),
+        (b"", "the archive is cut short"),
+        (FILE, "a mode 100644, 5 bytes:xxxxx\nthe archive is cut short"),
+        (FILE[:110], "the archive is cut short"),
+        (archive_entry(".skipped", content=bytes(40_001))[:30_000], "the archive is cut short"),
+        (FILE[:-4], "a mode 100644, 5 bytes:xxxxthe archive is cut short"),
+        (FILE + bytes(512), "a mode 100644, 5 bytes:xxxxx\nthe archive is damaged"),
+    ],
+)
+def test_archives(pure: Run, archive: bytes, listing: str) -> None:
+    assert pure("archive", archive).stdout.decode() == listing + "\n"
+
+
+def test_mutated_archives_are_answered(pure: Run) -> None:
+    chance = random.Random(4)
+    good = FILE + archive_entry("appliance/hosts", content=b"10.88.0.7 web\n" * 90) + TRAILER
+    noise = [b"f" * 8, b"\0", b"0" * 8, b"", b"070701", b"x" * 300]
+    for _ in range(200):
+        content = bytearray(good)
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(len(content))
+            content[at : at + chance.randrange(9)] = chance.choice(noise)
+        assert pure("archive", bytes(content)).stdout.endswith((b"end\n", b"cut short\n", b"damaged\n"))

@@ -8,8 +8,18 @@ import stat
 
 import pytest
 
-from agent.plan.cpio import archive, pad
-from tests.guest.uml import FOREVER, SHELL, UNTIL_SIGNALLED, Boot, Guest, Plan, configuration_archive
+from agent.plan.cpio import archive
+from tests.guest.uml import (
+    FOREVER,
+    SHELL,
+    TRAILER,
+    UNTIL_SIGNALLED,
+    Boot,
+    Guest,
+    Plan,
+    archive_entry,
+    configuration_archive,
+)
 
 HUP = "reload-signal=1"
 FAST = "health-interval-ms=50"
@@ -153,10 +163,11 @@ def test_the_status_of_the_service_stands_again_afterwards(boot: Boot) -> None:
     assert guest.reload(_with_scripts(plan, NEW)) == "7 zones"
 
 
-def test_without_reload_in_the_plan_the_disk_is_ignored(boot: Boot) -> None:
+def test_without_reload_in_the_plan_it_is_no_configuration(boot: Boot) -> None:
     plan = Plan(exec=f"echo up; {FOREVER}", more=[FAST])
     guest = _up(boot, plan)
     guest.deliver(_with_scripts(plan, NEW))
+    guest.wait_line("<3>names: the archive begins with something else: appliance")
     seen = guest.watchdog_count
     guest.wait_until(lambda: guest.watchdog_count >= seen + 5)
     assert guest.reloads == 0
@@ -318,14 +329,6 @@ def test_a_disk_that_comes_before_the_service_is_ready_waits(boot: Boot) -> None
 # --- archives that no host makes ------------------------------------------------------------------------
 
 
-def _entry(name: str, mode: int = stat.S_IFREG | 0o644, content: bytes = b"x") -> bytes:
-    path = name.encode() + b"\0"
-    fields = (1, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path), 0)
-    header = b"070701" + "".join(f"{field:08x}" for field in fields).encode() + path
-    return header + pad(len(header)) + content + pad(len(content))
-
-
-TRAILER = archive({})
 LINK = stat.S_IFLNK | 0o777
 
 
@@ -343,32 +346,38 @@ NO_FILE = "the new configuration has something that is no file: "
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "the archive of the new configuration is cut short"),
-        (bytes(512), "the new configuration is no archive"),
-        (b"not an archive", "the new configuration is no archive"),
-        (_entry("appliance/config/a"), "the new configuration is no archive"),
-        (_entry("appliance/config/../../up") + TRAILER, f"{NOT_ALLOWED}appliance/config/../../up"),
-        (_entry("appliance/config//tmp/x") + TRAILER, f"{NOT_ALLOWED}appliance/config//tmp/x"),
-        (_entry("appliance/config/./x") + TRAILER, f"{NOT_ALLOWED}appliance/config/./x"),
-        (_entry("appliance/config/") + TRAILER, f"{NOT_ALLOWED}appliance/config/"),
-        (_entry("appliance/config/l", LINK, b"/tmp") + TRAILER, f"{NO_FILE}appliance/config/l"),
-        (_entry("appliance/config/d", stat.S_IFCHR | 0o666) + TRAILER, f"{NO_FILE}appliance/config/d"),
-        (_entry("appliance/config/f", stat.S_IFIFO | 0o666) + TRAILER, f"{NO_FILE}appliance/config/f"),
+        (b"", "the archive is cut short"),
+        (bytes(512), "the archive is damaged"),
+        (b"not an archive", "the archive is damaged"),
+        (archive_entry("appliance/config/a"), "the archive is damaged"),
+        (archive_entry("appliance/config/../../up") + TRAILER, f"{NOT_ALLOWED}appliance/config/../../up"),
+        (archive_entry("appliance/config//tmp/x") + TRAILER, f"{NOT_ALLOWED}appliance/config//tmp/x"),
+        (archive_entry("appliance/config/./x") + TRAILER, f"{NOT_ALLOWED}appliance/config/./x"),
+        (archive_entry("appliance/config/") + TRAILER, f"{NOT_ALLOWED}appliance/config/"),
+        (archive_entry("appliance/config/l", LINK, b"/tmp") + TRAILER, f"{NO_FILE}appliance/config/l"),
         (
-            _entry("appliance/config/a") * 2 + TRAILER,
+            archive_entry("appliance/config/d", stat.S_IFCHR | 0o666) + TRAILER,
+            f"{NO_FILE}appliance/config/d",
+        ),
+        (
+            archive_entry("appliance/config/f", stat.S_IFIFO | 0o666) + TRAILER,
+            f"{NO_FILE}appliance/config/f",
+        ),
+        (
+            archive_entry("appliance/config/a") * 2 + TRAILER,
             "cannot store the new file a: File exists",
         ),
         (
-            _entry("appliance/config/no/such/directory") + TRAILER,
+            archive_entry("appliance/config/no/such/directory") + TRAILER,
             "cannot store the new file no/such/directory: No such file or directory",
         ),
         (
             b"070701" + b"0" * 88 + b"ffffffff" + b"0" * 8 + b"appliance/config/x\0\0\0",
-            "the new configuration is no archive",
+            "the archive is damaged",
         ),
         (
             configuration_archive({"big": bytes(200_000)})[:100_000],
-            "the archive of the new configuration is cut short",
+            "the archive is cut short",
         ),
     ],
 )
@@ -380,7 +389,10 @@ def test_bad_archives_change_nothing(idle: Guest, content: bytes, reason: str) -
 
 def test_what_lies_beside_the_configuration_is_left_out(idle: Guest) -> None:
     beside = (
-        _entry("/tmp/x") + _entry("../x") + _entry("appliance/boot") + _entry("appliance/l", LINK, b"/tmp")
+        archive_entry("/tmp/x")
+        + archive_entry("../x")
+        + archive_entry("appliance/boot")
+        + archive_entry("appliance/l", LINK, b"/tmp")
     )
     assert (
         idle.reload(beside + archive({"appliance/localtime": b"x", "appliance/config/a": b"x"})) == "running"

@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import tempfile
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypedDict, Unpack
 
-from agent.plan.cpio import archive
+from agent.plan.cpio import archive, pad
 
 SHELL = "/run/appliance/bin/sh"
 FOREVER = "exec sleep 1000"
@@ -32,6 +33,9 @@ UNTIL_SIGNALLED = "while :; do usleep 10000; done"
 TIMEOUT_S = 20.0
 STATE_OWNER = (123, 456)
 """Owner and group of the service's directories in the test image."""
+
+REGULAR = stat.S_IFREG | 0o644
+TRAILER = archive({})
 
 _MCONSOLE_REQUEST = struct.Struct("=III512s")
 _MCONSOLE_MAGIC, _MCONSOLE_VERSION = 0xCAFEBABE, 2
@@ -86,6 +90,8 @@ class Guest:
     directory: Path
     console: int
     notify: socket.socket
+    plugged: bool = False
+    """Whether the host's disk is there."""
     output: bytes = b""
     datagrams: list[str] = field(default_factory=list)
 
@@ -184,10 +190,18 @@ class Guest:
 
     def deliver(self, files: Mapping[str, bytes] | bytes) -> None:
         """Plug in the disk with these configuration files, or with these bytes in place of an archive."""
-        content = files if isinstance(files, bytes) else configuration_archive(files)
-        disk = self.directory / "disk"
-        disk.write_bytes(content + bytes(-len(content) % 512))
+        self._plug(files if isinstance(files, bytes) else configuration_archive(files))
+
+    def deliver_hosts(self, hosts: str | bytes) -> None:
+        """Plug in the disk with these lines of names, or with these bytes in place of an archive."""
+        self._plug(hosts if isinstance(hosts, bytes) else names_archive(hosts))
+
+    def _plug(self, content: bytes) -> None:
+        if self.plugged:
+            self.withdraw()
+        disk = write_disk(self.directory / "disk", content)
         self.command(f"config ubddr={disk}")
+        self.plugged = True
 
     def withdraw(self) -> None:
         """Take the disk away, when the guest's kernel has closed it."""
@@ -196,6 +210,7 @@ class Guest:
             assert time.monotonic() < deadline, reply
             time.sleep(0.01)
         assert not reply.strip("\0 "), reply
+        self.plugged = False
 
     @property
     def outcome(self) -> str:
@@ -240,6 +255,8 @@ class Options(TypedDict, total=False):
     localtime: bytes
     image: Path
     data: Path
+    hosts: str | bytes
+    """Lines of names, or the bytes of a disk, that are there from the start."""
     devices: Sequence[socket.socket]
     """These become vec0, vec1 …; they stay the caller's."""
     arguments: Sequence[str]
@@ -273,7 +290,9 @@ class Machine:
         )
         os.close(writer)
         theirs.close()
-        return Guest(process=process, directory=directory, console=reader, notify=ours)
+        return Guest(
+            process=process, directory=directory, console=reader, notify=ours, plugged="hosts" in options
+        )
 
     def _arguments(self, directory: Path, *, notify: socket.socket, options: Options) -> list[str]:
         return [
@@ -283,6 +302,7 @@ class Machine:
             f"ubd0r={options.get('image', self.image)}",
             *([f"ubd1={options['data']}"] if "data" in options else []),
             f"ubd2r={self.tools}",
+            *([f"ubd3r={_disk_of_start(directory, options['hosts'])}"] if "hosts" in options else []),
             "quiet",
             "con=null",
             "con0=null,fd:1",
@@ -311,6 +331,29 @@ def _second_archive(plan: Plan | str, options: Options) -> dict[str, bytes]:
 def configuration_archive(files: Mapping[str, bytes]) -> bytes:
     """What the host puts on the disk of a reload."""
     return archive({f"appliance/config/{name}": content for name, content in files.items()})
+
+
+def archive_entry(name: str, mode: int = REGULAR, content: bytes = b"x") -> bytes:
+    """One entry of an archive, also such as no host makes."""
+    path = name.encode() + b"\0"
+    fields = (1, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path), 0)
+    header = b"070701" + "".join(f"{field:08x}" for field in fields).encode() + path
+    return header + pad(len(header)) + content + pad(len(content))
+
+
+def names_archive(hosts: str) -> bytes:
+    """What the host puts on a disk with names."""
+    return archive_entry("appliance/hosts", content=hosts.encode()) + TRAILER
+
+
+def write_disk(path: Path, content: bytes) -> Path:
+    """A disk has whole sectors."""
+    path.write_bytes(content + bytes(-len(content) % 512))
+    return path
+
+
+def _disk_of_start(directory: Path, hosts: str | bytes) -> Path:
+    return write_disk(directory / "disk", hosts if isinstance(hosts, bytes) else names_archive(hosts))
 
 
 class Boot(Protocol):
