@@ -31,11 +31,13 @@ def nat(world: World) -> World:
 
 def published(world: World) -> list[int]:
     """Ports of the host that lead to an appliance, as the loaded rules have it."""
-    chains = [table.chains["published"] for table in world.firewall.loaded if "published" in table.chains]
+    rules = [
+        rule for table in world.firewall.loaded for chain in table.chains.values() for rule in chain.rules
+    ]
     return [
         statement["match"]["right"]
-        for chain in chains
-        for rule in chain.rules
+        for rule in rules
+        if any("dnat" in statement for statement in rule)
         for statement in rule
         if statement.get("match", {}).get("left", {}).get("payload", {}).get("field") == "dport"
     ]
