@@ -39,6 +39,7 @@ from agent.host.appliances import ApplianceFiles
 from agent.host.bus import Bus
 from agent.host.facts import local_time, read_facts
 from agent.host.generations import Generations
+from agent.host.managers import InterfaceManagers
 from agent.host.names import NameFiles
 from agent.host.netlink import LinkMonitor, Netlink
 from agent.host.nftables import Firewall, FirewallMonitor
@@ -112,7 +113,7 @@ class Daemon:
         self._reconciler = Reconciler(
             planner=planner,
             files=kept.files,
-            network=HostNetwork(self._netlink, self._firewall, kept.files),
+            network=HostNetwork(self._netlink, self._firewall, InterfaceManagers(paths), kept.files),
             names=self._names,
             units=self._units,
             watch=self._watch,
@@ -310,6 +311,7 @@ def _clean_up() -> None:
     finally:
         netlink.close()
     Firewall().remove()
+    InterfaceManagers(Paths()).remove()
     for change in NameFiles(Paths()).plan_host(""):
         change.apply()
 

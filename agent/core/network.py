@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.core.world import Files, Firewall, Links
+from agent.core.world import Files, Firewall, Links, Managers
 from agent.model.change import Change
 from agent.model.listener import Listener
 from agent.model.network import Bridge, Tap
@@ -19,13 +19,17 @@ from agent.plan.ports import plan_taps, with_vlans
 from agent.plan.ruleset import Ruleset
 from agent.plan.traffic import Guest
 
+DHCP_SERVER_PORT = "67/udp"
+_DHCP = "what it answers DHCP clients is dropped: `grants: [dhcp-server]` is missing"
+
 
 class HostNetwork:
     """What `look` has last seen of the host's own ports holds for every plan until it is called again."""
 
-    def __init__(self, links: Links, firewall: Firewall, files: Files) -> None:
+    def __init__(self, links: Links, firewall: Firewall, managers: Managers, files: Files) -> None:
         self._links = links
         self._firewall = firewall
+        self._managers = managers
         self._files = files
         self._listeners: list[Listener] = []
 
@@ -34,10 +38,11 @@ class HostNetwork:
         publishing = any(appliance.appliance.publish for appliance in plan.appliances.values())
         # A dry run, too, comes here, and leaves what is published as it is.
         self._listeners = self._links.listeners() if publishing or self._listeners else []
-        return tuple(
+        withheld = (
             f"{name}: port {publication} is not published: {why}"
             for (name, publication), why in self.withheld(plan).items()
         )
+        return (*withheld, *(f"{name}: {_DHCP}" for name in plan.appliances if _needs_grant(plan, name)))
 
     def withheld(self, plan: HostPlan) -> dict[tuple[str, Publication], str]:
         """Ports of appliances that are not published, and why."""
@@ -51,7 +56,11 @@ class HostNetwork:
     def plan(self, plan: HostPlan) -> list[Change]:
         """What it takes to have exactly what appliances need."""
         bridges, taps = self.links(plan)
-        return [*self._firewall.plan(self.ruleset(plan)), *self._links.plan(bridges, taps)]
+        return [
+            *self._firewall.plan(self.ruleset(plan)),
+            *self._managers.plan(bridges),
+            *self._links.plan(bridges, taps),
+        ]
 
     def ruleset(self, plan: HostPlan) -> Ruleset:
         """The rules that the kernel is to have."""
@@ -75,6 +84,13 @@ class HostNetwork:
     def _user_ids(self, appliances: Mapping[str, AppliancePlan]) -> dict[str, int]:
         found = ((name, self._files.user_id(name)) for name in appliances)
         return {name: uid for name, uid in found if uid is not None}
+
+
+def _needs_grant(plan: HostPlan, name: str) -> bool:
+    """Whether it is a DHCP server that nobody can hear."""
+    appliance = plan.appliances[name]
+    requests = appliance.image.manifest.requests.ports if appliance.image else ()
+    return DHCP_SERVER_PORT in requests and not appliance.appliance.grants.dhcp_server
 
 
 def _owner(listener: Listener) -> str:

@@ -15,16 +15,18 @@ from agent.model.address import Address, Subnet
 from agent.model.assignments import Assignments
 from agent.model.change import Change
 from agent.model.data import SnapshotFile, SnapshotNote, Volume
+from agent.model.diagnosis import Verdict
 from agent.model.generation import Generation
 from agent.model.health import UnitStatus
 from agent.model.image import Digest, Image, ImageReference
+from agent.model.link import FilterChain, Link, Neighbour, Route, Way
 from agent.model.listener import Listener
 from agent.model.network import Bridge, Tap
 from agent.model.probe import Probe
 from agent.model.swap import ApplianceState
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
-from agent.plan.ruleset import Ruleset
+from agent.plan.ruleset import Json, Ruleset
 
 
 class Units(Protocol):
@@ -95,6 +97,64 @@ class Firewall(Protocol):
 
     def plan(self, wanted: Ruleset) -> list[Change]:
         """What it takes to have exactly these."""
+
+
+class Sight(Protocol):
+    """The network as the kernel has it: agent.host.netlink.Netlink."""
+
+    def links(self) -> dict[str, Link]:
+        """All there are, by name."""
+
+    def addresses(self, index: int) -> set[str]:
+        """Addresses of an interface with prefix length."""
+
+    def owner(self, tap: str) -> int:
+        """The uid that may attach to a tap; HostError where there is none of that name."""
+
+    def vlans(self) -> dict[int, dict[int, int]]:
+        """Flags by VLAN, of every port of a bridge that filters by them, by index."""
+
+    def foreign_routes(self) -> list[Route]:
+        """As `routes`, with the interfaces they lead to."""
+
+    def way(self, destination: Address, *, source: Address | None = None, interface: str = "") -> Way:
+        """Where a packet of this host's goes; with `interface`, one of `source` that came in by it."""
+
+    def neighbours(self) -> list[Neighbour]:
+        """Who has which address on the host's links."""
+
+    def forwards(self, version: int, interface: str) -> bool:
+        """Whether the host passes on packets of this IP version that come in by an interface."""
+
+    def filters_bridged(self, version: int) -> bool:
+        """Whether packets that stay on a bridge are filtered as if they were routed."""
+
+
+class FirewallSight(Protocol):
+    """What nftables has: agent.host.nftables.Firewall."""
+
+    def refused(self) -> dict[str, tuple[int, int]]:
+        """How much of what each tap sent was dropped: packets and bytes; HostError where it is not known."""
+
+    def chains(self) -> list[FilterChain]:
+        """Every chain that the kernel has, whoever made it."""
+
+    def rules(self, family: str, table: str) -> Json:
+        """What is in a table, as libnftables-json(5) has it."""
+
+
+class Echo(Protocol):
+    """An echo request, from any thread: agent.host.probes.echo."""
+
+    def __call__(self, address: Address, *, timeout_s: float) -> Verdict:
+        """Whether an address answers; unknown where this host does not let the agent ask."""
+
+
+class Managers(Protocol):
+    """Other programs that manage interfaces: agent.host.managers.InterfaceManagers."""
+
+    def plan(self, bridges: Collection[Bridge]) -> list[Change]:
+        """What it takes to have them leave our interfaces alone."""
 
 
 class Images(Protocol):

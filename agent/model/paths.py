@@ -28,6 +28,16 @@ class Paths:
         return self.root / "run/systemd/system"
 
     @property
+    def networkd(self) -> Path:
+        """What systemd-networkd reads that no reboot shall see."""
+        return self.root / "run/systemd/network"
+
+    @property
+    def network_manager(self) -> Path:
+        """The same for NetworkManager."""
+        return self.root / "run/NetworkManager/conf.d"
+
+    @property
     def hosts(self) -> Path:
         """The host's names for addresses."""
         return self.root / "etc/hosts"

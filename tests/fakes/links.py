@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -92,4 +92,12 @@ class FakeNames:
 
     def plan_host(self, hosts: str) -> list[Change]:
         self.host = hosts
+        return []
+
+
+class FakeManagers:
+    """There are no others."""
+
+    def plan(self, bridges: Collection[Bridge]) -> list[Change]:
+        del bridges
         return []

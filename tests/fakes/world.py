@@ -40,7 +40,7 @@ from agent.model.names import check_instance_of
 from agent.plan.check import CheckPlan
 from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
-from tests.fakes.links import FakeFirewall, FakeLinks, FakeNames
+from tests.fakes.links import FakeFirewall, FakeLinks, FakeManagers, FakeNames
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
 from tests.fakes.swaps import FakeConsole, FakeGenerations, FakeOutside, FakeStates
 from tests.fakes.volumes import FakeVolumes
@@ -394,7 +394,7 @@ class World:
         self.reconciler = Reconciler(
             planner=planner,
             files=self.files,
-            network=HostNetwork(self.links, self.firewall, self.files),
+            network=HostNetwork(self.links, self.firewall, FakeManagers(), self.files),
             names=self.names,
             units=self.units,
             watch=self.watch,
