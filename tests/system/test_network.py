@@ -190,6 +190,25 @@ def test_what_belongs_to_others_is_left_alone(host: Host, dns: str) -> None:
         host.run("sh", "-euc", "nft delete table inet theirs; ip link del theirs0")
 
 
+def test_a_network_manager_that_starts_later_leaves_it_alone(host: Host, dns: str) -> None:
+    everything = "[Match]\nName=*\n\n[Network]\nDHCP=yes\nAddress=203.0.113.7/24\n"
+    host.write("/etc/systemd/network/99-everything.network", everything)
+    host.run("ip", "link", "add", "other0", "type", "bridge")
+    since = host.cursor()
+    try:
+        host.run("systemctl", "start", "systemd-networkd")
+        host.wait("it", lambda: "203.0.113.7" in host.run("ip", "address", "show", "dev", "other0"))
+        for name in ("br-default", "ap-dns"):
+            assert "unmanaged" in host.run("networkctl", "list", "--no-legend", name)
+            assert "203.0.113.7" not in host.run("ip", "address", "show", "dev", name)
+        assert ask(host) == "10.88.0.80"
+        assert restored(host, since) == []
+    finally:
+        host.run("systemctl", "stop", "systemd-networkd.socket", "systemd-networkd")
+        host.run("rm", "/etc/systemd/network/99-everything.network")
+        host.run("ip", "link", "del", "other0")
+
+
 _OTHERS = """\
 nft -f - <<EOF
 table inet theirs {
@@ -269,7 +288,9 @@ def test_a_granted_dhcp_server_keeps_its_leases_over_a_swap(
 ) -> None:
     host.write("/etc/appliance/config/dhcp/subnets/lan.subnet", _SUBNET)
     text = "image: dhcp-dnsmasq\ndata: 8M\nupdate: {soak: 1s}\n"
-    make("dhcp", text)
+    host.write("/etc/appliance/appliances/dhcp.yaml", text)
+    done = host.try_run("appliancectl", "apply")
+    assert (done.returncode, "`grants: [dhcp-server]` is missing" in done.stderr) == (1, True)
     host.run("systemctl", "start", "appliance@dhcp")
     assert lease(host, client, timeout_s=4) == "none"
     make("dhcp", f"{text}grants: dhcp-server\n")
