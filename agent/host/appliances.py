@@ -339,7 +339,7 @@ class ApplianceFiles:
         state = self._paths.appliance_state(appliance)
         # A pattern without a wildcard does not find links that lead nowhere (Python 3.11).
         links = (link for link in state.glob("*") if any(map(link.match, LINKS)))
-        for path in (directory / "launch", *directory.glob("initrd-*"), *links):
+        for path in (directory / "launch", directory / "names", *directory.glob("initrd-*"), *links):
             path.unlink(missing_ok=True)
 
     def _remove_drop_in(self, appliance: str) -> None:
