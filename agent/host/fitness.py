@@ -20,6 +20,10 @@ from agent.util.run import run
 
 OLDEST_SYSTEMD = 252
 _MEMORY_FOR_ONE_BYTES = 64 << 20
+_RULES = b"""
+table bridge doctor { chain a { type filter hook prerouting priority -200; ether type ip accept; }; }
+table inet doctor { chain a { type nat hook postrouting priority 100; ct status dnat masquerade; }; }
+"""
 
 
 class Verdict(StrEnum):
@@ -53,7 +57,7 @@ def examine() -> list[Fitness]:
         _memory_limits,
         _free_memory,
         _free_space,
-        _forwarding,
+        _firewall,
         _tools,
     )
     return [check() for check in checks]
@@ -188,19 +192,23 @@ def _free_space() -> Fitness:
     return Fitness("disk", Verdict.WARNING, text, "`appliancectl image list` shows what images take.")
 
 
-def _forwarding() -> Fitness:
-    if Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="ascii").strip() == "1":
-        return _ok("forwarding", "IPv4 packets are forwarded")
-    remedy = "Appliances reach this host and each other only, until net.ipv4.ip_forward is 1."
-    return Fitness("forwarding", Verdict.WARNING, "IPv4 packets are not forwarded", remedy)
+def _firewall() -> Fitness:
+    """Whether rules such as the agent's can be loaded; none are."""
+    try:
+        run(["nft", "--check", "--file", "-"], stdin=_RULES)
+    except HostError as error:
+        remedy = (
+            "Run doctor as root; install nftables; the host's kernel needs nf_tables for bridge and inet."
+        )
+        return Fitness("firewall", Verdict.FAILED, error.message, remedy)
+    return _ok("firewall", "nftables takes rules")
 
 
 def _tools() -> Fitness:
-    names = ("mkfs.ext4", "e2fsck", "resize2fs", "unsquashfs", "systemd-sysusers")
+    names = ("mkfs.ext4", "e2fsck", "resize2fs", "unsquashfs", "systemd-sysusers", "ss")
     path = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     missing = [name for name in names if not any(os.access(f"{folder}/{name}", os.X_OK) for folder in path)]
     if not missing:
         return _ok("programs", "all there")
-    return Fitness(
-        "programs", Verdict.FAILED, f"missing: {', '.join(missing)}", "Install e2fsprogs and squashfs-tools."
-    )
+    remedy = "Install e2fsprogs, iproute2 and squashfs-tools."
+    return Fitness("programs", Verdict.FAILED, f"missing: {', '.join(missing)}", remedy)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from agent.host import nftables
+from agent.host.fitness import Verdict, _firewall
 from agent.host.nftables import Firewall, FirewallMonitor
 from agent.model.change import Effect
 from agent.model.errors import HostError
@@ -216,6 +217,12 @@ def test_what_is_changed_is_named(old: str, new: str, text: str) -> None:
     firewall = Firewall()
     apply(firewall, rules(old))
     assert list(map(str, firewall.plan(rules(new)))) == [text]
+
+
+def test_doctor_only_tries_it() -> None:
+    before = listing()
+    assert _firewall().verdict is Verdict.OK
+    assert listing() == before
 
 
 # --- what others do

@@ -52,8 +52,6 @@ def test_this_machine_whatever_it_is() -> None:
         (fitness._memory_limits, "sys/fs/cgroup/cpu/tasks", "", WARNING),
         (fitness._free_memory, "proc/meminfo", "MemTotal: 9 kB\nMemAvailable:  999999 kB\n", OK),
         (fitness._free_memory, "proc/meminfo", "MemTotal: 9 kB\nMemAvailable:  9999 kB\n", WARNING),
-        (fitness._forwarding, "proc/sys/net/ipv4/ip_forward", "1\n", OK),
-        (fitness._forwarding, "proc/sys/net/ipv4/ip_forward", "0\n", WARNING),
     ],
 )
 def test_what_the_host_s_files_say(
@@ -91,6 +89,16 @@ def test_systemctl_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitness, "run", fail)
     found = fitness._agent_unit()
     assert (found.verdict, bool(found.remedy)) == (FAILED, True)
+
+
+def test_a_host_that_takes_no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_argv: list[str], *, stdin: bytes) -> bytes:
+        raise HostError(f"nft failed with exit status 1: {len(stdin)} bytes are too many")
+
+    monkeypatch.setattr(fitness, "run", fail)
+    found = fitness._firewall()
+    assert (found.verdict, bool(found.remedy)) == (FAILED, True)
+    assert found.text.startswith("nft failed")
 
 
 @pytest.mark.parametrize(("machine", "verdict"), [("x86_64", OK), ("aarch64", FAILED)])
