@@ -17,7 +17,8 @@ import pytest
 
 from agent import daemon
 from agent.host import tun
-from agent.host.netlink import ALIAS, LinkMonitor, Netlink
+from agent.host.links import ALIAS
+from agent.host.netlink import LinkMonitor, Netlink
 from agent.host.tun import tap_owner
 from agent.model.change import Change, Effect
 from agent.model.errors import HostError, Problem
