@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -139,33 +140,39 @@ ip link set taken up
 # --- others who change the network
 
 
-@pytest.mark.parametrize(
-    "deed",
-    [
-        "nft flush ruleset",
-        "nft delete table bridge appliance",
-        "systemctl restart nftables",
-        "nft flush chain inet appliance guest-in",
-        "ip link set ap-dns nomaster",
-        "ip link set br-default down",
-        "ip link del br-default",
-        "sysctl -q net.ipv4.ip_forward=0",
-        "ip address del 10.88.0.1/24 dev br-default",
-        "bridge link set dev ap-dns isolated off",
-    ],
+DEEDS = (
+    "nft flush ruleset",
+    "nft delete table bridge appliance",
+    "nft flush chain inet appliance guest-in",
+    "ip link set ap-dns nomaster",
+    "ip link set br-default down",
+    "ip link del br-default",
+    "sysctl -q net.ipv4.ip_forward=0",
+    "ip address del 10.88.0.1/24 dev br-default",
+    "bridge link set dev ap-dns isolated off",
 )
-def test_what_others_undo_is_restored(host: Host, dns: str, deed: str) -> None:
-    rules = host.run("nft", "list", "ruleset")
-    since, started = host.cursor(), host.unit(dns, "MainPID")
-    host.run("sh", "-euc", deed)
-    host.wait("what it says", lambda: restored(host, since))
-    host.wait("the rules", lambda: has_rules(host))
-    assert ask(host) == "10.88.0.80"
+
+
+def test_what_others_undo_is_restored_and_said_once(host: Host, dns: str) -> None:
+    rules, started = host.run("nft", "list", "ruleset"), host.unit(dns, "MainPID")
+    for deed in DEEDS:
+        since = host.cursor()
+        host.run("sh", "-euc", deed)
+        host.wait(f"the end of {deed}", partial(restored, host, since))
+        assert ask(host) == "10.88.0.80", deed
+        assert len(restored(host, since)) == 1, deed
+        assert _without_counts(host.run("nft", "list", "ruleset")) == _without_counts(rules), deed
     assert host.run("sysctl", "-n", "net.ipv4.ip_forward").strip() == "1"
-    assert len(restored(host, since)) == 1
     assert host.unit(dns, "MainPID") == started
-    if "nftables" not in deed:
-        assert _without_counts(host.run("nft", "list", "ruleset")) == _without_counts(rules)
+
+
+def test_the_host_s_own_rules_are_loaded_anew(host: Host, dns: str) -> None:
+    since = host.cursor()
+    host.run("systemctl", "restart", "nftables")
+    host.wait("what it says", lambda: restored(host, since))
+    host.wait("our rules", lambda: has_rules(host))
+    assert "table inet filter" in host.run("nft", "list", "tables")
+    assert ask(host) == "10.88.0.80"
 
 
 def _without_counts(rules: str) -> list[str]:
