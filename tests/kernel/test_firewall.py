@@ -402,3 +402,23 @@ def test_what_is_refused_is_counted(rack: Rack) -> None:
     after = rack.firewall.refused()
     assert after["ap-bad"][0] == before["ap-bad"][0] + 5
     assert after["ap-good"] == before["ap-good"]
+
+
+def test_what_comes_faster_than_allowed_is_dropped(rack: Rack) -> None:
+    slow = {"peers": ["good"], "limits": {"bandwidth": "8K"}}
+    rack.set_up({"slow": slow, "fast": {"peers": ["good"]}, "good": {}})
+    good = rack.machines["good"]
+    for name, complete in (("fast", True), ("slow", False)):
+        sender = rack.machines[name]
+        content = udp(sender.address(), good.address(), 5000, 5001, MARK + bytes(1300))
+        frame = ethernet(_mac(good), _mac(sender), IPV4, content)
+        with good.listening() as raw:
+            raw.settimeout(BRIEF_S)
+            for _ in range(70):
+                sender.send(frame)
+            heard = 0
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    heard += MARK in raw.recv(2048)
+        # 64 kB go at once.
+        assert heard == 70 if complete else 30 < heard < 60, (name, heard)
