@@ -184,7 +184,7 @@ def test_death_at_any_moment_of_a_trial(host: Host, web: str, seed: int) -> None
         assert host.json("image", "quarantine", "list") == []
         rest = set(host.run("ls", "/run/appliance/web").split()) - {"reloaded", "uml"}
         assert {name.partition("-")[0] for name in rest} == {"launch", "initrd", "names"}
-        assert len(rest) == 2
+        assert len(rest) == 3
         assert apply(host, "--retry") == "Nothing to change.\n" or not new
     finally:
         host.run("systemctl", "disable", "appliance@web")
