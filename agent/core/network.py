@@ -32,6 +32,7 @@ class HostNetwork:
         self._managers = managers
         self._files = files
         self._listeners: list[Listener] = []
+        self._ruled: tuple[HostPlan, list[Listener], Ruleset] | None = None
 
     def look(self, plan: HostPlan) -> tuple[str, ...]:
         """See which ports the host itself uses; why ports that are to be published are not."""
@@ -63,7 +64,15 @@ class HostNetwork:
         ]
 
     def ruleset(self, plan: HostPlan) -> Ruleset:
-        """The rules that the kernel is to have."""
+        """The rules that the kernel is to have. They are asked for whenever anything happens to a link, and a
+        plan never changes."""
+        if self._ruled and self._ruled[0] is plan and self._ruled[1] is self._listeners:
+            return self._ruled[2]
+        ruleset = self._make_ruleset(plan)
+        self._ruled = plan, self._listeners, ruleset
+        return ruleset
+
+    def _make_ruleset(self, plan: HostPlan) -> Ruleset:
         guests = {name: self._guest(appliance) for name, appliance in plan.appliances.items()}
         macs = {bridge.name: bridge.mac for bridge in plan.bridges}
         return plan_firewall(plan.networks, guests, bridge_macs=macs)
