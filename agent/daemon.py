@@ -19,8 +19,10 @@ from agent import __version__
 from agent.core.agent import Agent
 from agent.core.data import DataKeeper
 from agent.core.data_steps import DataSteps
+from agent.core.diagnose import Diagnosis
 from agent.core.names import Names
 from agent.core.network import HostNetwork
+from agent.core.networks import Networks
 from agent.core.operations import Operation, Operations
 from agent.core.outside import OutsideView
 from agent.core.planner import Planner
@@ -110,10 +112,11 @@ class Daemon:
             generations=kept.generations,
             routes=self._netlink.routes,
         )
+        network = HostNetwork(self._netlink, self._firewall, InterfaceManagers(paths), kept.files)
         self._reconciler = Reconciler(
             planner=planner,
             files=kept.files,
-            network=HostNetwork(self._netlink, self._firewall, InterfaceManagers(paths), kept.files),
+            network=network,
             names=self._names,
             units=self._units,
             watch=self._watch,
@@ -129,7 +132,12 @@ class Daemon:
             now=local_time,
         )
         parts = self._reconciler, self._watch, swapper, self._operations, updates
-        self._agent = Agent(*parts, data=self._data_keeper(kept), on_applied=self._show_appliances)
+        self._agent = Agent(
+            *parts,
+            data=self._data_keeper(kept),
+            networks=self._networks(network),
+            on_applied=self._show_appliances,
+        )
 
     def _swapper(self, kept: _Kept, planner: Planner) -> Swapper:
         steps = Steps(
@@ -175,6 +183,23 @@ class Daemon:
             units=self._units,
             states=kept.states,
             volumes=kept.volumes,
+        )
+
+    def _networks(self, network: HostNetwork) -> Networks:
+        diagnosis = Diagnosis(
+            reconciler=self._reconciler,
+            network=network,
+            sight=self._netlink,
+            firewall=self._firewall,
+            echo=probes.echo,
+            watch=self._watch,
+        )
+        return Networks(
+            reconciler=self._reconciler,
+            network=network,
+            sight=self._netlink,
+            firewall=self._firewall,
+            diagnosis=diagnosis,
         )
 
     async def run(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from agent.core.data import DataKeeper
+from agent.core.networks import Networks
 from agent.core.operations import Operation, Operations
 from agent.core.reconcile import Outcome, Reconciler
 from agent.core.swap import Swapper
@@ -36,8 +37,8 @@ class View:
 
 
 class Agent:
-    """Owns the reconciler, the watch, swaps and updates; `data` has the verbs about data. `on_applied`
-    is called after the set of appliances may have changed."""
+    """Owns the reconciler, the watch, swaps and updates; `data` has the verbs about data, `networks` what
+    there is to see of those. `on_applied` is called after the set of appliances may have changed."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Agent:
         updates: Updates,
         *,
         data: DataKeeper,
+        networks: Networks,
         on_applied: Callable[[], None],
     ) -> None:
         self._reconciler = reconciler
@@ -58,6 +60,7 @@ class Agent:
         self._due: Mapping[str, Generation] = {}
         self.operations = operations
         self.data = data
+        self.networks = networks
 
     def appliances(self) -> list[str]:
         """Names of all configured appliances."""

@@ -10,6 +10,7 @@ from agent.config.common import parse_reference
 from agent.core.agent import Agent
 from agent.core.swap_steps import Request
 from agent.dbus.appliance import path_of
+from agent.dbus.networks import NetworkMethods
 from agent.dbus.objects import ROOT, Interface
 from agent.dbus.operation import operation_number, operation_path
 from agent.host.bus import RequestError
@@ -28,6 +29,7 @@ class ManagerFace:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._networks = NetworkMethods(agent.networks)
 
     def properties(self) -> Mapping[str, Any]:
         """Every property's value."""
@@ -52,6 +54,7 @@ class ManagerFace:
             "CheckUpdates": self._check_updates,
             "Update": self._update,
             "GetUpdateRun": self._update_run,
+            **self._networks.methods(),
         }
 
     async def _list(self, _sender: str) -> tuple[Any, ...]:

@@ -42,6 +42,7 @@ from agent.plan.host import AppliancePlan
 from tests.fakes.journal import Journal
 from tests.fakes.links import FakeFirewall, FakeLinks, FakeManagers, FakeNames
 from tests.fakes.samples import DIRECTORY, NETWORK, sample_facts, sample_image
+from tests.fakes.sight import FakeSight, networks_of
 from tests.fakes.swaps import FakeConsole, FakeGenerations, FakeOutside, FakeStates
 from tests.fakes.volumes import FakeVolumes
 
@@ -362,6 +363,7 @@ class World:
         self.files.write("networks/default.yaml", NETWORK)
         self.on_change: Callable[[str], None] = lambda _appliance: None
         self.facts = facts or sample_facts()
+        self.sight = FakeSight(self)
         self._start()
 
     def _on_change(self, appliance: str) -> None:
@@ -391,10 +393,11 @@ class World:
             generations=self.generations,
             routes=self.links.routes,
         )
+        self.network = HostNetwork(self.links, self.firewall, FakeManagers(), self.files)
         self.reconciler = Reconciler(
             planner=planner,
             files=self.files,
-            network=HostNetwork(self.links, self.firewall, FakeManagers(), self.files),
+            network=self.network,
             names=self.names,
             units=self.units,
             watch=self.watch,
@@ -457,7 +460,7 @@ class World:
     def agent(self, on_applied: Callable[[], None] = lambda: None) -> Agent:
         """The agent's verbs on this host."""
         parts = self.reconciler, self.watch, self.swapper, self.operations, self.updates
-        return Agent(*parts, data=self.data, on_applied=on_applied)
+        return Agent(*parts, data=self.data, networks=networks_of(self), on_applied=on_applied)
 
     async def run(self, *appliances: str) -> None:
         """Have these appliances configured, applied and running, with nothing in the journal."""

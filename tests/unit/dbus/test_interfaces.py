@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -12,7 +14,9 @@ from agent.dbus.appliance import ApplianceFace, path_of
 from agent.dbus.manager import ManagerFace
 from agent.dbus.objects import Interface
 from agent.dbus.operation import OperationFace, operation_number, operation_path
+from agent.model.diagnosis import HopReport
 from agent.model.errors import Problem
+from agent.model.network_status import Lease, LeasedAddress, NetworkStatus, Published, TapCounters
 
 FOLDER = Path(__file__).parents[3] / "agent/dbus"
 
@@ -36,6 +40,11 @@ def test_signatures_come_from_the_xml() -> None:
         "CheckUpdates": "as",
         "Update": "asas",
         "GetUpdateRun": "o",
+        "GetNetworks": "",
+        "GetLeases": "s",
+        "GetPublications": "",
+        "GetNetworkCounters": "",
+        "DiagnoseNetwork": "s",
     }
     assert manager.outputs == {
         "ListAppliances": "a(so)",
@@ -54,8 +63,48 @@ def test_signatures_come_from_the_xml() -> None:
         "CheckUpdates": "a(sssssssss)",
         "Update": "o",
         "GetUpdateRun": "a(soss)",
+        "GetNetworks": "a(ssssuasbasasuasasbbasas)",
+        "GetLeases": "a(ssssuba(sb))",
+        "GetPublications": "a(sssass)",
+        "GetNetworkCounters": "a(ssstttttt)",
+        "DiagnoseNetwork": "a(ssssss)",
     }
     assert ApplianceFace.interface.properties["Address"] == "as"
+
+
+@pytest.mark.parametrize(
+    ("method", "structure"),
+    [
+        ("GetNetworks", NetworkStatus),
+        ("GetLeases", Lease),
+        ("GetPublications", Published),
+        ("GetNetworkCounters", TapCounters),
+        ("DiagnoseNetwork", HopReport),
+    ],
+)
+def test_structures_have_the_fields_of_the_classes(method: str, structure: type[Any]) -> None:
+    signature = ManagerFace.interface.outputs[method]
+    assert signature.replace("t", "u") == f"a({_signature(structure)})".replace("t", "u")
+
+
+def _signature(structure: type[Any]) -> str:
+    types = get_type_hints(structure)
+    return "".join(_TYPES[types[field.name]] for field in fields(structure))
+
+
+_TYPES = {str: "s", int: "u", bool: "b", tuple[str, ...]: "as", tuple[LeasedAddress, ...]: "a(sb)"}
+
+
+def test_everybody_may_look_and_only_root_change() -> None:
+    policy = ET.parse(FOLDER.parents[1] / "conf/dbus/org.appliance1.conf").getroot()
+    allowed = {
+        rule.get("send_member")
+        for rule in policy.findall("policy[@context='default']/allow")
+        if rule.get("send_interface") == "org.appliance1.Manager"
+    }
+    methods = ManagerFace.interface.inputs.keys()
+    looking = {name for name in methods if name.startswith(("Get", "List", "Check", "Diagnose"))}
+    assert allowed == looking
 
 
 def test_every_problem_is_an_error_in_the_description() -> None:
