@@ -6,6 +6,7 @@ What an agent that starts finds is not looked at but replaced, in one transactio
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import socket
@@ -27,6 +28,8 @@ _LIST_CHAINS = ("/usr/sbin/nft", "-j", "list", "chains")
 _NAMED = 4
 """So many changed chains are named; more would be a list that nobody reads."""
 
+# Others may load ten thousand rules at once, and each is told. asm-generic/socket.h
+_SO_RCVBUFFORCE, _BUFFER_BYTES = 33, 8 << 20
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 _NETLINK_NETFILTER = 12
 _NFNLGRP_NFTABLES = 7
@@ -125,6 +128,8 @@ class FirewallMonitor:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
         )
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
 

@@ -181,7 +181,7 @@ def _without_counts(rules: str) -> list[str]:
 
 
 def test_what_belongs_to_others_is_left_alone(host: Host, dns: str) -> None:
-    host.run("sh", "-euc", _OTHERS)
+    host.run("sh", "-euc", OTHERS)
     try:
         theirs = host.run("nft", "list", "table", "inet", "theirs")
         host.run("nft", "flush", "chain", "inet", "appliance", "forward")
@@ -216,7 +216,7 @@ def test_a_network_manager_that_starts_later_leaves_it_alone(host: Host, dns: st
         host.run("ip", "link", "del", "other0")
 
 
-_OTHERS = """\
+OTHERS = """\
 nft -f - <<EOF
 table inet theirs {
 	chain forward { type filter hook forward priority 0; policy accept; tcp dport 9 drop; }
