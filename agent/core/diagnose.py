@@ -26,7 +26,7 @@ from agent.plan.foreign_rules import speak_of
 from agent.plan.host import AppliancePlan, HostPlan
 from agent.plan.network_status import target_of
 
-ECHO_TIMEOUT_S = 1.0
+ECHO_TIMEOUT_S = 2.0
 
 
 class Diagnosis:

@@ -69,7 +69,7 @@ def _judge_forwarding(subject: Subject, facts: Facts, found: Findings) -> None:
 
 def _collides(route: Route, network: Network) -> bool:
     """Whether packets to the network may take this route: it is as narrow, or narrower."""
-    return any(
+    return route.interface != network.bridge and any(
         route.subnet.version == subnet.version
         and route.subnet.prefixlen >= subnet.prefixlen
         and route.subnet.overlaps(subnet)

@@ -188,6 +188,23 @@ async def test_new_configuration_and_what_becomes_of_the_objects(
 
 
 @pytest.mark.usefixtures("events")
+async def test_who_looks_into_the_network_sees_what_the_kernel_has(
+    bus: MessageBus, paths: Paths, manager: ServiceManager
+) -> None:
+    configure(paths, "dns")
+    async with running(bus, paths, manager) as found:
+        [networks] = await found.call("GetNetworks")
+        [counters] = await found.call("GetNetworkCounters")
+        [hops] = await found.call("DiagnoseNetwork", "dns", signature="s")
+    assert [network[:3] for network in networks] == [["default", "isolated", "br-default"]]
+    assert [entry[:3] for entry in counters] == [["default", "dns", "ap-dns"]]
+    found_at = {hop: (verdict, reason) for hop, _, verdict, _, reason, _ in hops}
+    assert found_at["firewall"] == found_at["bridge"] == ("ok", "")
+    assert found_at["tap"] == ("failed", "no guest is attached")
+    assert found_at["guest"] == ("failed", "appliance@dns.service is inactive")
+
+
+@pytest.mark.usefixtures("events")
 async def test_a_tap_deleted_by_hand_comes_back_and_its_guest_starts_anew(
     bus: MessageBus, paths: Paths, manager: ServiceManager
 ) -> None:
