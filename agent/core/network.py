@@ -64,7 +64,7 @@ class HostNetwork:
         ]
 
     def ruleset(self, plan: HostPlan) -> Ruleset:
-        """The rules that the kernel is to have. They are asked for whenever anything happens to a link, and a
+        """The rules that the kernel is to have. They are asked for whenever anything happens to a link; a
         plan never changes."""
         if self._ruled and self._ruled[0] is plan and self._ruled[1] is self._listeners:
             return self._ruled[2]
