@@ -35,7 +35,6 @@ _NEW_TAP = Effect.RESTART | Effect.CUT_OFF
 # net/if_bridge.h
 _PVID_UNTAGGED = ["pvid", "untagged"]
 _PVID, _UNTAGGED = 2, 4
-_DEFAULT_VLAN = 1
 _RTMGRP_TC, _RTMGRP_IPV4_NETCONF, _RTMGRP_IPV6_NETCONF = 0x8, 1 << 23, 1 << 24
 _WATCHED = (
     RTMGRP_LINK
@@ -60,9 +59,9 @@ class Netlink(LinkReader):
         ones removed."""
         links = self.links()
         wanted = {bridge.name for bridge in bridges} | {tap.name for tap in taps}
-        vlans = (
-            self.vlans() if any(tap.vlan for tap in taps) or any(bridge.vlans for bridge in bridges) else {}
-        )
+        filtering = {link.name for link in links.values() if link.filters_vlans}
+        filtering.update(bridge.name for bridge in bridges if bridge.vlans)
+        vlans = self.vlans() if filtering else {}
         changes = [
             Change(f"remove {link.kind} {link.name}", partial(self._remove, link))
             for link in links.values()
@@ -76,7 +75,8 @@ class Netlink(LinkReader):
                 changes += _or_refusal(plan, bridge.uplink)
         own = {bridge.name for bridge in bridges}
         for tap in taps:
-            plan = partial(self._plan_tap, tap, links, vlans, own_bridge=tap.bridge in own)
+            vlan = _vlan_of(tap) if tap.bridge in filtering else 0
+            plan = partial(self._plan_tap, tap, links, vlans, vlan=vlan, own_bridge=tap.bridge in own)
             changes += _or_refusal(plan, tap.name, tap.appliance)
         return changes
 
@@ -135,7 +135,13 @@ class Netlink(LinkReader):
         return [Change(text, partial(self._attach_uplink, bridge))]
 
     def _plan_tap(
-        self, tap: Tap, links: Mapping[str, Link], vlans: Mapping[int, Vlans], *, own_bridge: bool
+        self,
+        tap: Tap,
+        links: Mapping[str, Link],
+        vlans: Mapping[int, Vlans],
+        *,
+        vlan: int,
+        own_bridge: bool,
     ) -> list[Change]:
         link, bridge = links.get(tap.name), links.get(tap.bridge)
         if not own_bridge:
@@ -152,7 +158,7 @@ class Netlink(LinkReader):
             and link.master == bridge.index
             and link.up
             and (link.mtu, link.isolated, link.hairpin) == (tap.mtu, tap.isolated, tap.hairpin)
-            and (not tap.vlan or vlans.get(link.index) == {tap.vlan: _PVID | _UNTAGGED})
+            and (not vlan or vlans.get(link.index) == {vlan: _PVID | _UNTAGGED})
             and self.bandwidth(link) == tap.bandwidth
         )
         if right:
@@ -181,8 +187,9 @@ class Netlink(LinkReader):
             sysctl.set_of("ipv4", bridge.name, "route_localnet", str(int(bridge.routes)))
             index = self._index(bridge.name)
             self._route.link("set", index=index, ifalias=f"{ALIAS}: {bridge.label}")
-            if bridge.vlans:
-                self._route.link("set", index=index, kind="bridge", br_vlan_filtering=1)
+            if bridge.vlans or _filters_vlans(bridge.name):
+                filtering = int(bool(bridge.vlans))
+                self._route.link("set", index=index, kind="bridge", br_vlan_filtering=filtering)
             self._route.link("set", index=index, mtu=bridge.mtu, address=bridge.mac, state="up")
 
     def _address(self, command: str, name: str, address: str) -> None:
@@ -213,8 +220,10 @@ class Netlink(LinkReader):
             self._route.link("set", index=index, mtu=tap.mtu, master=self._index(tap.bridge))
             # Before it is up: nothing passes without.
             self._isolate(tap, index)
-            if tap.vlan:
-                self._join_vlan(index, tap.vlan)
+            if _filters_vlans(tap.bridge):
+                self._join_vlan(index, _vlan_of(tap))
+            elif tap.vlan:
+                raise HostError(f"bridge {tap.bridge} does not filter by VLAN")
             self._limit(tap, index)
             self._route.link("set", index=index, state="up")
 
@@ -228,7 +237,8 @@ class Netlink(LinkReader):
         for other in self.vlans().get(index, {}):
             if other != vlan:
                 self._route.vlan_filter("del", index=index, vlan_info={"vid": other})
-        self._route.vlan_filter("add", index=index, vlan_info={"vid": vlan, "flags": _PVID_UNTAGGED})
+        if vlan:
+            self._route.vlan_filter("add", index=index, vlan_info={"vid": vlan, "flags": _PVID_UNTAGGED})
 
     def _limit(self, tap: Tap, index: int) -> None:
         if tap.bandwidth:
@@ -251,6 +261,23 @@ class Netlink(LinkReader):
     def _remove(self, link: Link) -> None:
         with explained(f"removing {link.name}"):
             self._route.link("del", index=link.index)
+
+
+def _vlan_of(tap: Tap) -> int:
+    """The one VLAN of its bridge that a tap is to be in: where it says none, that of every new port."""
+    return tap.vlan or _bridge_setting(tap.bridge, "default_pvid")
+
+
+def _filters_vlans(bridge: str) -> bool:
+    return bool(_bridge_setting(bridge, "vlan_filtering"))
+
+
+def _bridge_setting(bridge: str, key: str) -> int:
+    """0 where there is no such bridge yet, or the kernel does not filter by VLAN."""
+    try:
+        return int(Path(f"/sys/class/net/{bridge}/bridge/{key}").read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return 0
 
 
 def _plan_forwarding(bridges: Sequence[Bridge]) -> list[Change]:
