@@ -19,8 +19,8 @@ OPERATION = "org.appliance1.Operation"
 PROPERTIES = b"org.freedesktop.DBus.Properties"
 _LOOK_US = 1_000_000
 _ERROR_PREFIX = "org.appliance1.Error."
-# Applying may wait for many guests to stop and start; sd_bus_call(3) reads its timeout from here.
-_APPLY_TIMEOUT = "600s"
+# Applying may wait for many guests to stop and start, a diagnosis for answers that do not come.
+_TIMEOUTS = {b"Apply": "600s", b"DiagnoseNetwork": "60s"}
 _READ_TIMEOUT = "5s"
 
 
@@ -62,9 +62,9 @@ class ApplianceStatus:
 
 def appliances() -> list[ApplianceStatus]:
     """All appliances, by name."""
-    managed = _call(b"org.freedesktop.DBus.ObjectManager", b"GetManagedObjects")
+    managed = call(b"org.freedesktop.DBus.ObjectManager", b"GetManagedObjects")
     # pystemd delivers an empty dictionary as an empty list.
-    found = (_text(interfaces).get(APPLIANCE) for interfaces in dict(managed).values())
+    found = (text_of(interfaces).get(APPLIANCE) for interfaces in dict(managed).values())
     statuses = [ApplianceStatus.from_properties(properties) for properties in found if properties]
     return sorted(statuses, key=lambda status: status.name)
 
@@ -89,8 +89,8 @@ def unknown(name: str) -> ApplianceError:
 def apply(*, dry_run: bool = False, retry: bool = False) -> tuple[list[str], list[str], list[str]]:
     """Have the agent apply its configuration; changes, problems, and the operations that put new
     configurations on trial."""
-    changes, problems, operations = _call(MANAGER, b"Apply", b"as", _flags(dry_run=dry_run, retry=retry))
-    return _text(changes), _text(problems), _text(operations)
+    changes, problems, operations = call(MANAGER, b"Apply", b"as", _flags(dry_run=dry_run, retry=retry))
+    return text_of(changes), text_of(problems), text_of(operations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def rollback(name: str, *, with_data: bool) -> str:
 
 
 def _begin(method: bytes, signature: bytes, *arguments: Any) -> str:
-    return str(_text(_call(MANAGER, method, signature, *arguments)))
+    return str(text_of(call(MANAGER, method, signature, *arguments)))
 
 
 def _flags(**flags: bool) -> list[bytes]:
@@ -130,7 +130,7 @@ def _flags(**flags: bool) -> list[bytes]:
 
 def cancel(operation: str) -> None:
     """Ask for an operation's end."""
-    _call(OPERATION.encode(), b"Cancel", path=operation.encode())
+    call(OPERATION.encode(), b"Cancel", path=operation.encode())
 
 
 def follow(operation: str) -> Iterator[OperationStatus]:
@@ -162,7 +162,7 @@ def follow(operation: str) -> Iterator[OperationStatus]:
 
 def _operation(path: str) -> OperationStatus:
     try:
-        values = _text(_call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=path.encode()))
+        values = text_of(call(PROPERTIES, b"GetAll", b"s", OPERATION.encode(), path=path.encode()))
     except ApplianceError as error:
         if error.problem is not Problem.UNAVAILABLE:
             raise
@@ -199,7 +199,7 @@ class SwapRecord:
 
 def history(name: str) -> list[SwapRecord]:
     """The swaps of an appliance that have ended, oldest first."""
-    return [SwapRecord(*_text(entry)) for entry in _call(MANAGER, b"GetHistory", b"s", name.encode())]
+    return [SwapRecord(*text_of(entry)) for entry in call(MANAGER, b"GetHistory", b"s", name.encode())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +230,8 @@ class UpdateResult:
 
 def check_updates(names: Collection[str]) -> list[UpdateStatus]:
     """How appliances stand to newer images; all where none is named."""
-    found = _call(MANAGER, b"CheckUpdates", b"as", [name.encode() for name in names])
-    return [UpdateStatus(*_text(entry)) for entry in found]
+    found = call(MANAGER, b"CheckUpdates", b"as", [name.encode() for name in names])
+    return [UpdateStatus(*text_of(entry)) for entry in found]
 
 
 def update(names: Collection[str], *, retry: bool) -> str:
@@ -241,19 +241,19 @@ def update(names: Collection[str], *, retry: bool) -> str:
 
 def update_run(operation: str) -> list[UpdateResult]:
     """What has become of each appliance in the last run so far."""
-    found = _call(MANAGER, b"GetUpdateRun", b"o", operation.encode())
-    return [UpdateResult(*_text(entry)) for entry in found]
+    found = call(MANAGER, b"GetUpdateRun", b"o", operation.encode())
+    return [UpdateResult(*text_of(entry)) for entry in found]
 
 
 def quarantine() -> list[tuple[str, str, str, str, int]]:
     """Appliance, image, digest, reason and time (microseconds since the epoch) of every quarantined
     image."""
-    return [tuple(_text(entry)) for entry in _call(MANAGER, b"GetQuarantine")]
+    return [tuple(text_of(entry)) for entry in call(MANAGER, b"GetQuarantine")]
 
 
 def clear_quarantine(name: str, digest: str) -> int:
     """Let images be tried again; how many. `digest` is '' for all."""
-    return int(_call(MANAGER, b"ClearQuarantine", b"ss", name.encode(), digest.encode()))
+    return int(call(MANAGER, b"ClearQuarantine", b"ss", name.encode(), digest.encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,37 +281,39 @@ class SnapshotStatus:
 
 def data(name: str) -> DataStatus:
     """The data volume of an appliance."""
-    path, size, used, data_format, shared = _text(_call(MANAGER, b"GetData", b"s", name.encode()))
+    path, size, used, data_format, shared = text_of(call(MANAGER, b"GetData", b"s", name.encode()))
     return DataStatus(path, size, used, data_format, bool(shared))
 
 
 def snapshots(name: str) -> list[SnapshotStatus]:
     """Snapshots of the data volume of an appliance, oldest first."""
-    return [SnapshotStatus(*_text(entry)) for entry in _call(MANAGER, b"GetSnapshots", b"s", name.encode())]
+    return [SnapshotStatus(*text_of(entry)) for entry in call(MANAGER, b"GetSnapshots", b"s", name.encode())]
 
 
 def take_snapshot(name: str, snapshot: str) -> tuple[str, str]:
     """Begin to take a snapshot; the operation's object path, and what the snapshot will be called."""
-    operation, taken = _text(_call(MANAGER, b"TakeSnapshot", b"ss", name.encode(), snapshot.encode()))
+    operation, taken = text_of(call(MANAGER, b"TakeSnapshot", b"ss", name.encode(), snapshot.encode()))
     return operation, taken
 
 
 def restore_snapshot(name: str, snapshot: str) -> tuple[str, str]:
     """Begin to restore a snapshot; the operation's object path, and what the data of before will be
     called."""
-    operation, aside = _text(_call(MANAGER, b"RestoreSnapshot", b"ss", name.encode(), snapshot.encode()))
+    operation, aside = text_of(call(MANAGER, b"RestoreSnapshot", b"ss", name.encode(), snapshot.encode()))
     return operation, aside
 
 
 def remove_snapshot(name: str, snapshot: str) -> None:
     """Remove a snapshot."""
-    _call(MANAGER, b"RemoveSnapshot", b"ss", name.encode(), snapshot.encode())
+    call(MANAGER, b"RemoveSnapshot", b"ss", name.encode(), snapshot.encode())
 
 
-def _call(
+def call(
     interface: bytes, method: bytes, signature: bytes = b"", *arguments: Any, path: bytes = ROOT
 ) -> Any:
-    os.environ["SYSTEMD_BUS_TIMEOUT"] = _APPLY_TIMEOUT if method == b"Apply" else _READ_TIMEOUT
+    """Call a method of the agent; the body of its reply, see `text_of`. ApplianceError where that fails."""
+    # sd_bus_call(3) reads its timeout from here.
+    os.environ["SYSTEMD_BUS_TIMEOUT"] = _TIMEOUTS.get(method, _READ_TIMEOUT)
     skip_init("pystemd")
     from pystemd.dbusexc import DBusBaseError
     from pystemd.dbuslib import DBus, apply_signature
@@ -327,8 +329,8 @@ def _call(
 
 
 def _translated(error: Exception) -> ApplianceError:
-    name = str(_text(getattr(error, "err_name", "")))
-    text = str(_text(getattr(error, "err_message", str(error))))
+    name = str(text_of(getattr(error, "err_name", "")))
+    text = str(text_of(getattr(error, "err_message", str(error))))
     if name.startswith(_ERROR_PREFIX):
         return ApplianceError(text, problem=_problem(name.removeprefix(_ERROR_PREFIX)))
     if getattr(error, "errno", 0) in {-errno.EACCES, -errno.EPERM}:
@@ -345,12 +347,12 @@ def _problem(word: str) -> Problem:
     return Problem(word) if word in list(Problem) else Problem.FAILED
 
 
-def _text(value: Any) -> Any:
+def text_of(value: Any) -> Any:
     """Bytes, as pystemd delivers strings, to text; at any depth."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, dict):
-        return {_text(key): _text(entry) for key, entry in value.items()}
+        return {text_of(key): text_of(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_text(entry) for entry in value]
+        return [text_of(entry) for entry in value]
     return value

@@ -52,6 +52,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         image.add_verbs(verbs, common)
     else:
         verbs.add_parser("image", help="build, import, list, show, verify and remove images")
+    if _wants(argv, "network"):
+        from agent.cli import network
+
+        network.add_verbs(verbs, common)
+    else:
+        verbs.add_parser("network", help="show networks, and find what is broken in them")
     return parser
 
 

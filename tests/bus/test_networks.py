@@ -1,19 +1,26 @@
-"""Networks over the bus: the methods as callers of org.appliance1 find them."""
+"""Networks over the bus: the methods as callers of org.appliance1 find them, and `appliancectl network` as a
+program."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 
 import pytest
 
 from agent.dbus.objects import ROOT
+from agent.model.errors import Problem
 from agent.model.listener import Listener
 from agent.model.traffic import Protocol
+from tests.bus.test_client import Run, appliancectl
 from tests.bus.test_objects import MANAGER, NAME, Service, service
 from tests.fakes.bus import busctl
 
 pytestmark = pytest.mark.usefixtures("events")
+
+__all__ = ["appliancectl"]
 
 NAT = "subnets: [10.88.0.0/24, 'fd00:88::/64']\negress: ['*:53/udp']\n"
 LAN = "kind: bridged\nbridge: br0\nvlan: 20\nsubnets: [192.0.2.0/24]\npool: 192.0.2.64/26\n"
@@ -93,3 +100,41 @@ async def test_a_diagnosis(address: str) -> None:
     assert answer == {"type": "a(ssssss)", "data": [hops]}
     assert [hop[0] for hop in hops] == ["host", "firewall", "bridge", "tap", "guest", "gateway", "outside"]
     assert hops[2][1:5] == ["default", "failed", "br-default with 10.88.0.1/24, fd00:88::1/64", "it is down"]
+
+
+async def test_looking_from_the_command_line(address: str, appliancectl: Run) -> None:
+    async with serving(address):
+        status, out, error = await appliancectl("network", "--json=short")
+        assert (status, error) == (0, "")
+        [default, lan] = json.loads(out)
+        assert (default["limited"], default["egress"], default["appliances"]) == (
+            True,
+            ["*:53/udp"],
+            ["dns", "web"],
+        )
+        assert (lan["vlan"], lan["automatic"], lan["host_addresses"]) == (20, False, [])
+        [dns, _] = json.loads((await appliancectl("network", "leases", "--json"))[1])
+        assert dns["addresses"] == [
+            {"address": "10.88.0.53", "fixed": True},
+            {"address": "fd00:88::2", "fixed": False},
+        ]
+        shown = json.loads((await appliancectl("network", "show", "default", "--json"))[1])
+        assert [one["appliance"] for one in shown["appliances"]] == ["dns", "web"]
+        assert shown["appliances"][1]["published"][1]["reason"] == "nginx.service uses it on this host"
+        assert shown["appliances"][0]["counters"]["refused_bytes"] == 60
+        status, out, _ = await appliancectl("network", "picture")
+        assert (status, "8080:80/tcp" in out, out.splitlines()[0]) == (0, True, "this host")
+        assert (await appliancectl("network", "leases", "lan"))[1].endswith("\n0 leases.\n")
+        assert (await appliancectl("network", "leases", "none"))[0] == Problem.NOT_FOUND.exit_status
+
+
+async def test_a_diagnosis_from_the_command_line(address: str, appliancectl: Run) -> None:
+    async with serving(address) as found:
+        found.world.sight.router = ip_address("192.0.2.254")
+        status, out, _ = await appliancectl("network", "diagnose", "dns")
+        assert (status, out.splitlines()[0].split()) == (0, ["HOP", "NETWORK", "VERDICT", "FOUND"])
+        found.world.sight.changes["br-default"] = {"up": False}
+        status, out, _ = await appliancectl("network", "diagnose", "dns")
+        assert (status, "br-default with 10.88.0.1/24, fd00:88::1/64: it is down" in out) == (1, True)
+        status, _, error = await appliancectl("network", "diagnose", "ntp")
+        assert (status, "There is no appliance “ntp”." in error) == (Problem.NOT_FOUND.exit_status, True)

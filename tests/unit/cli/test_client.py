@@ -33,7 +33,7 @@ def managed(monkeypatch: pytest.MonkeyPatch) -> None:
         b"/org/appliance1/appliance/dns": {b"org.appliance1.Appliance": PROPERTIES},
         b"/org/appliance1/other": {b"org.appliance1.Later": {}},
     }
-    monkeypatch.setattr(client, "_call", lambda *_: answer)
+    monkeypatch.setattr(client, "call", lambda *_: answer)
 
 
 @pytest.mark.usefixtures("managed")
