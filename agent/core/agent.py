@@ -18,6 +18,7 @@ from agent.model.errors import ApplianceError, ConfigurationError, Problem
 from agent.model.generation import Generation
 from agent.model.health import HealthState, UnitStatus
 from agent.model.image import ImageReference
+from agent.model.names import APPLIANCE_NAME
 from agent.model.swap import ApplianceState
 from agent.model.update import RunEntry, Update
 from agent.plan.host import AppliancePlan
@@ -196,4 +197,7 @@ class Agent:
     def _report_problems(self, problems: Iterable[str]) -> None:
         for problem in problems:
             name, _, reason = problem.partition(": ")
-            log_event(Event.REFUSED, f"Appliance {name}: {reason}", appliance=name, reason=reason)
+            if APPLIANCE_NAME.fullmatch(name):
+                log_event(Event.REFUSED, f"Appliance {name}: {reason}", appliance=name, reason=reason)
+            else:
+                log_event(Event.REFUSED, f"Not everything was applied: {problem}", reason=problem)

@@ -13,6 +13,7 @@ from agent.model.errors import ConfigurationError, HostError
 from agent.model.listener import Listener
 from agent.model.traffic import Protocol
 from agent.plan.ruleset import Ruleset
+from agent.util.journal import Event
 from tests.fakes.events import EventLog
 from tests.fakes.world import World
 from tests.unit.core.test_reconcile import NOTHING, apply, configure
@@ -64,6 +65,17 @@ async def test_without_rules_nothing_is_connected_or_started(world: World) -> No
     assert outcome == Outcome(("dns: create its system user",), (f"load the firewall failed: {REFUSED}",))
     assert world.journal.take() == ["user dns"]
     assert (world.links.links, world.files.owned) == ({}, {})
+
+
+async def test_that_is_no_appliance_s_fault(world: World, events: EventLog) -> None:
+    world.firewall.tells, world.firewall.failure = True, REFUSED
+    configure(world, "dns")
+    await world.agent().apply()
+    assert events.entries[-1] == (
+        Event.REFUSED,
+        "",
+        f"Not everything was applied: load the firewall failed: {REFUSED}",
+    )
 
 
 async def test_a_running_guest_is_left_as_it_is_where_rules_cannot_be_loaded(world: World) -> None:
