@@ -22,7 +22,7 @@ _SYSCTLS = {
     4: "net.ipv4.ip_forward and net.ipv4.conf.{bridge}.forwarding",
     6: "net.ipv6.conf.all.forwarding",
 }
-_FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6), "bridge": (4, 6)}
+_FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 # A chain beside the one that drops, and how its owner wants to be told.
 _ADVICE = {
     "DOCKER-USER": "docker: `iptables -I DOCKER-USER -i {bridge} -j ACCEPT`, and the same with `-o`",
@@ -123,13 +123,14 @@ def stopping_chains(subject: Subject, facts: Facts) -> Iterator[FilterChain]:
 
 
 def _sees(chain: FilterChain, subject: Subject, facts: Facts) -> bool:
-    versions = set(_FAMILIES.get(chain.family, ())) & set(subject.versions)
-    routed = subject.network.leads_out and subject.network.lan is None
+    """Whether packets of the appliance come to a chain: those that the host routes, those to others on its
+    bridge, or both."""
+    lan = subject.network.lan is not None
+    routed, bridged = subject.network.leads_out and not lan, lan or not subject.tap.isolated
     if chain.family == "bridge":
-        return subject.network.lan is not None
-    if routed:
-        return bool(versions)
-    return subject.network.lan is not None and bool(versions & set(facts.filters_bridged))
+        return bridged
+    versions = set(_FAMILIES.get(chain.family, ())) & set(subject.versions)
+    return bool((routed and versions) or (bridged and versions & set(facts.filters_bridged)))
 
 
 def _judge_stopping(chain: FilterChain, subject: Subject, facts: Facts, found: Findings) -> None:
