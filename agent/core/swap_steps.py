@@ -422,13 +422,16 @@ class Steps:
         await self._units.forget_failure(job.name)
         if self._reconciler.is_outdated(job.name):
             await self._units.stop(job.name)
-        try:
-            await self._units.start(job.name)
-        except ApplianceError as error:
-            health = await self._look(job.name)
-            blame = isinstance(error, UnitError) and is_of_the_guest(self._watch.status(job.name))
-            stopped = health.health is Health.STOPPED
-            raise SwapError(health.reason or str(error), blame=blame, stopped=stopped) from error
+        with self._watch.noting_failures(job.name) as failures:
+            try:
+                await self._units.start(job.name)
+            except ApplianceError as error:
+                now = await self._look(job.name), self._watch.status(job.name)
+                is_over = now[0].health in {Health.FAILED, Health.STOPPED}
+                health, status = now if is_over or not failures else failures[-1]
+                blame = isinstance(error, UnitError) and is_of_the_guest(status)
+                stopped = health.health is Health.STOPPED
+                raise SwapError(health.reason or str(error), blame=blame, stopped=stopped) from error
         await self._look(job.name)
         job.restarts = self._watch.status(job.name).restarts
         timeout_s = _manifest(plan).service.ready_timeout_s + START_MARGIN_S

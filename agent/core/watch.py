@@ -4,13 +4,15 @@ change an event in the journal."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from agent.core.health import health_of
 from agent.model.health import Health, HealthState, UnitStatus
 from agent.util.journal import Event, log_event
 
+Failure = tuple[HealthState, UnitStatus]
 _Condition = Callable[[HealthState], bool]
 
 _START_LIMIT = "start-limit-hit"
@@ -33,6 +35,7 @@ class Watch:
         self._outside: dict[str, str] = {}
         self._health: dict[str, HealthState] = {}
         self._waiting: list[tuple[str, _Condition, asyncio.Future[HealthState]]] = []
+        self._noting: list[tuple[str, list[Failure]]] = []
         self.titles: dict[str, str] = {}
 
     def status(self, appliance: str) -> UnitStatus:
@@ -55,6 +58,17 @@ class Watch:
             return await wish
         finally:
             self._waiting.remove(entry)
+
+    @contextmanager
+    def noting_failures(self, appliance: str) -> Iterator[list[Failure]]:
+        """What goes wrong with an appliance during the block: systemd may be starting it again already, and
+        know nothing of that any more, when somebody asks."""
+        noted: list[Failure] = []
+        self._noting.append((appliance, noted))
+        try:
+            yield noted
+        finally:
+            self._noting = [entry for entry in self._noting if entry[1] is not noted]
 
     def adopt(self, appliance: str, status: UnitStatus) -> None:
         """Take a state as it is found, without an event: nothing has changed."""
@@ -98,6 +112,9 @@ class Watch:
         for name, condition, wish in self._waiting:
             if name == appliance and not wish.done() and condition(after):
                 wish.set_result(after)
+        for name, noted in self._noting:
+            if name == appliance and after.health is Health.FAILED:
+                noted.append((after, self._status[appliance]))
 
     def _report(self, appliance: str, before: HealthState, after: HealthState) -> None:
         # While it starts or stops, the reason is a progress report and no event.

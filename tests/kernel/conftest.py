@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from agent.host.netlink import Netlink
 from tests.fakes.aio import nothing_left_behind, run_coroutine_test
+from tests.kernel.links import ip
 
 # sched.h, sys/mount.h
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
@@ -103,6 +106,28 @@ def _own_network() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def _filters_vlans() -> bool:
+    """Whether this kernel filters bridges by VLAN."""
+    try:
+        with own_namespaces():
+            argv = ["ip", "link", "add", "try", "type", "bridge", "vlan_filtering", "1"]
+            return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "vlans: for kernels with CONFIG_BRIDGE_VLAN_FILTERING")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked for another kernel than this one."""
+    for_others = [item for item in items if item.get_closest_marker("vlans")]
+    if for_others and not _filters_vlans():
+        config.hook.pytest_deselected(items=for_others)
+        items[:] = [item for item in items if item not in for_others]
+
+
 @pytest.fixture(scope="session")
 def _capable() -> None:
     """Whether links can be made is measured; who one is says little in containers and user namespaces."""
@@ -117,6 +142,23 @@ def _capable() -> None:
 def _namespaces(_capable: None) -> Iterator[None]:
     with nothing_left_behind(), own_namespaces():
         yield
+
+
+@pytest.fixture
+def net() -> Iterator[Netlink]:
+    """What makes and reads links."""
+    found = Netlink()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def cable() -> Iterator[OtherNetwork]:
+    """The interface eth1, with a cable to another machine."""
+    other = OtherNetwork()
+    ip("link", "add", "eth1", "type", "veth", "peer", "name", "eth0", "netns", other.path)
+    yield other
+    other.close()
 
 
 @pytest.hookimpl(tryfirst=True)

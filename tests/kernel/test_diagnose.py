@@ -28,9 +28,6 @@ from tests.fakes.world import World
 from tests.kernel.conftest import OtherNetwork
 from tests.kernel.guests import Guest, running
 from tests.kernel.links import ip
-from tests.kernel.test_attachment import filtering
-
-__all__ = ["filtering"]
 
 NAT = "subnets: [10.88.0.0/24, 'fd00:88::/64']\n"
 LAN = "kind: bridged\nsubnets: [192.0.2.0/24]\ngateway: 192.0.2.2\npool: 192.0.2.64/26\n"
@@ -328,7 +325,7 @@ async def test_chains_that_see_what_is_bridged(router: OtherNetwork) -> None:
         ("bridge vlan add dev ap-dns vid 30", "tap", "it is in VLAN 20, 30, not in 20 alone"),
     ],
 )
-@pytest.mark.usefixtures("filtering")
+@pytest.mark.vlans
 async def test_an_uplink_with_a_vlan(router: OtherNetwork, command: str, hop: str, reason: str) -> None:
     async with host(router, f"{LAN}uplink: up0\nvlan: 20\n") as found:
         # From here nobody in that VLAN can be asked.

@@ -39,13 +39,6 @@ TAP = Tap(name="ap-dns", bridge="br-lan", owner_uid=OWNER, mtu=1400, appliance="
 SECOND = replace(TAP, name="ap-web", appliance="web", owner_uid=OTHER)
 
 
-@pytest.fixture
-def net() -> Iterator[Netlink]:
-    found = Netlink()
-    yield found
-    found.close()
-
-
 def apply(changes: list[Change]) -> list[str]:
     for change in changes:
         change.apply()

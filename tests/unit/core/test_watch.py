@@ -177,3 +177,21 @@ def test_nobody_is_judged_who_is_not_watched(watch: Watch, events: EventLog, cha
     watch.forget("dns")
     watch.adopt("dns", ACTIVE)
     assert watch.health("dns").health is Health.HEALTHY
+
+
+@pytest.mark.usefixtures("events")
+def test_failures_are_noted_that_are_over_when_somebody_asks() -> None:
+    watch = Watch(lambda _appliance: None)
+    for name in ("dns", "web"):
+        watch.adopt(name, UnitStatus(active_state="inactive"))
+    with watch.noting_failures("dns") as failures:
+        watch.update("web", UnitStatus(active_state="failed", result="watchdog"))
+        watch.update("dns", UnitStatus(active_state="activating", sub_state="start"))
+        assert failures == []
+        died = UnitStatus(active_state="activating", sub_state="auto-restart", result="watchdog")
+        watch.update("dns", died)
+        watch.update("dns", UnitStatus(active_state="activating", sub_state="start"))
+    watch.update("dns", UnitStatus(active_state="failed", result="watchdog"))
+    [(health, status)] = failures
+    assert (health.health, health.reason) == (Health.FAILED, "the guest gave no sign of life")
+    assert status is died
