@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from agent.plan.picture import LINE_CHARACTERS, Scene, as_dot, as_tree
 from agent.util.run import run
 
 _PAINTS = {"ok": "good", "failed": "bad", "unknown": "warn"}
-_LABEL_WIDTH = 12
+_LABEL_WIDTH = 13
 _DOT = ("dot", "-Tsvg")
 
 
@@ -174,7 +174,7 @@ def _lease_facts(lease: Lease) -> dict[str, str]:
         "Tap": lease.tap + vlan,
         "MAC": lease.mac,
         "Addresses": _joined(addresses),
-        "Way out": "this network" if lease.default_route else "not this network",
+        "Default route": "yes" if lease.default_route else "no",
     }
 
 
@@ -221,22 +221,15 @@ def _print_hops(hops: list[HopReport], arguments: argparse.Namespace) -> None:
     if not hops:
         print(f"{arguments.name} is on no network.")
         return
-    rows = [[hop.hop, hop.network, hop.verdict, _found(hop)] for hop in hops]
-    print_table(["HOP", "NETWORK", "VERDICT", "FOUND"], rows, arguments.style, paints=_PAINTS)
-    for line in _remedies(hops):
-        print(f"\n{line}")
-
-
-def _found(hop: HopReport) -> str:
-    return f"{hop.looked_at}: {hop.reason}" if hop.reason else hop.looked_at
-
-
-def _remedies(hops: list[HopReport]) -> Iterator[str]:
+    rows = [[hop.hop, hop.network, hop.verdict, hop.looked_at] for hop in hops]
+    print_table(["HOP", "NETWORK", "VERDICT", "LOOKED AT"], rows, arguments.style, paints=_PAINTS)
     several = len({hop.network for hop in hops}) > 1
     for hop in hops:
-        if hop.remedy:
+        if hop.reason:
             where = f"{hop.hop} of {hop.network}" if several else hop.hop
-            yield f"{where}: {hop.remedy}"
+            print(f"\n{where}: {hop.reason}.")
+            if hop.remedy:
+                print(f"    {hop.remedy}")
 
 
 # --- picture

@@ -5,6 +5,7 @@ agent.plan.diagnosis.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from agent.model.address import Address
 from agent.model.diagnosis import Hop, Verdict
@@ -18,6 +19,12 @@ FAR: dict[int, Address] = {
 }
 """Addresses far away, to ask the kernel for the way there: a.root-servers.net. Nothing is sent to them."""
 
+# What is said of those who were to answer.
+_SILENT = "no answer from {}"
+_CUT_OFF = "no answer from {}: the way there is broken"
+_NOT_ASKED = "not asked: {}, for the way there is broken"
+_NO_WAY = "not asked: {}, for the host has no way there"
+_NOT_ALLOWED = "not asked: {}, for this host does not let the agent ping"
 _PING_GROUP = "Let the agent ask: `sysctl net.ipv4.ping_group_range='0 0'`."
 
 
@@ -37,29 +44,35 @@ def judge_guest(subject: Subject, facts: Facts, *, reachable: bool) -> Findings:
         return found
     if subject.unit.active_state == "activating":
         found.doubt(f"{unit} is still starting", f"`systemctl status {unit}` says what it waits for.")
-    for address in subject.port.addresses:
-        found.see(f"echo from {address}")
-        _judge_answer(address, subject, facts, found, reachable=reachable)
+    found.see(f"echo from {_listed(subject.port.addresses)}")
+    said = {
+        address: _answer(address, subject, facts, reachable=reachable) for address in subject.port.addresses
+    }
+    for text in dict.fromkeys(text for text in said.values() if text):
+        addresses = _listed(address for address, own in said.items() if own == text)
+        if text == _SILENT:
+            found.fail(text.format(addresses), f"`journalctl -u {unit}`; `systemctl restart {unit}`.")
+        else:
+            found.doubt(text.format(addresses), _PING_GROUP if text == _NOT_ALLOWED else "")
     return found
 
 
-def _judge_answer(
-    address: Address, subject: Subject, facts: Facts, found: Findings, *, reachable: bool
-) -> None:
-    answer = facts.echoes.get(address)
-    if answer is None and subject.network.lan and reachable:
-        found.doubt(f"{address} was not asked: the host has no way there")
-    elif answer is None:
-        found.doubt(f"{address} was not asked: the way there is broken")
-    elif answer is Verdict.UNKNOWN:
-        found.doubt(f"{address} was not asked: this host does not let the agent ping", _PING_GROUP)
-    elif answer is Verdict.FAILED and not reachable:
-        found.doubt(f"no answer from {address}: the way there is broken")
-    elif answer is Verdict.FAILED and not is_near(facts.ways[address]):
-        found.doubt(f"no answer from {address}, which is asked by way of {facts.ways[address].gateway}")
-    elif answer is Verdict.FAILED:
-        unit = subject.unit_name
-        found.fail(f"no answer from {address}", f"`journalctl -u {unit}`; `systemctl restart {unit}`.")
+def _answer(address: Address, subject: Subject, facts: Facts, *, reachable: bool) -> str:
+    """What is to be said of its answer, with a place for its address; '' where it has answered."""
+    answer, way = facts.echoes.get(address), facts.ways.get(address, Way())
+    if answer is Verdict.OK:
+        return ""
+    if answer is Verdict.UNKNOWN:
+        return _NOT_ALLOWED
+    if answer is None:
+        return _NO_WAY if subject.network.lan and reachable else _NOT_ASKED
+    if not reachable:
+        return _CUT_OFF
+    return _SILENT if is_near(way) else f"{_SILENT}, asked by way of {way.gateway}"
+
+
+def _listed(addresses: Iterable[Address]) -> str:
+    return ", ".join(map(str, addresses))
 
 
 # --- gateway
@@ -72,16 +85,15 @@ def judge_gateway(subject: Subject, facts: Facts) -> Findings:
         _judge_lan_gateways(subject.network.lan, facts, found)
     else:
         _judge_host_addresses(subject, facts, found)
-    for address in subject.port.addresses:
-        _judge_mac(address, subject, facts, found)
+    _judge_macs(subject, facts, found)
     return found
 
 
 def _judge_host_addresses(subject: Subject, facts: Facts, found: Findings) -> None:
     network = subject.network
-    for subnet in network.subnets:
-        address = network.host_address(subnet)
-        found.see(f"the host's own {address}")
+    own = [network.host_address(subnet) for subnet in network.subnets]
+    found.see(f"the host's own {_listed(address for address in own if address)}")
+    for subnet, address in zip(network.subnets, own, strict=True):
         if f"{address}/{subnet.prefixlen}" not in facts.host_addresses:
             found.fail(f"{address} is not on {network.bridge}", "`appliancectl apply` puts it there.")
 
@@ -93,29 +105,36 @@ def _judge_lan_gateways(lan: Lan, facts: Facts, found: Findings) -> None:
         found.see(f"echo from {address}")
         answer, way = facts.echoes.get(address), facts.ways.get(address, Way())
         if answer is None:
-            found.doubt(f"{address} was not asked: the host has no way there")
+            found.doubt(_NO_WAY.format(address))
         elif answer is Verdict.UNKNOWN:
-            found.doubt(f"{address} was not asked: this host does not let the agent ping", _PING_GROUP)
+            found.doubt(_NOT_ALLOWED.format(address), _PING_GROUP)
         elif answer is Verdict.FAILED and is_near(way) and not facts.mac_of(address):
             found.fail(f"nobody has {address}", "Correct `gateway:`, or see to that router.")
         elif answer is Verdict.FAILED:
-            found.doubt(f"no answer from {address}")
+            found.doubt(_SILENT.format(address))
 
 
-def _judge_mac(address: Address, subject: Subject, facts: Facts, found: Findings) -> None:
-    """Who has its address, as the host has learnt when it asked for an echo."""
-    way = facts.ways.get(address, Way())
-    if subject.network.lan and not is_near(way):
-        return
-    mac, planned = facts.mac_of(address, way.interface), subject.port.mac
-    found.see(f"MAC of {address}")
-    if mac and mac != planned:
-        found.fail(
-            f"{address} is at {mac}, and {subject.name} has {planned}",
-            "Find who else has that address, and give one of them another.",
-        )
-    elif facts.echoes.get(address) is not Verdict.OK:
-        found.doubt(f"nobody says where {address} is")
+def _judge_macs(subject: Subject, facts: Facts, found: Findings) -> None:
+    """Who has its addresses, as the host has learnt when it asked for an echo."""
+    planned, unknown = subject.port.mac, []
+    near = [
+        address
+        for address in subject.port.addresses
+        if subject.network.lan is None or is_near(facts.ways.get(address, Way()))
+    ]
+    for address in near:
+        mac = facts.mac_of(address, facts.ways.get(address, Way()).interface)
+        if mac and mac != planned:
+            found.fail(
+                f"{address} is at {mac}, and {subject.name} has {planned}",
+                "Find who else has that address, and give one of them another.",
+            )
+        elif facts.echoes.get(address) is not Verdict.OK:
+            unknown.append(address)
+    if near:
+        found.see(f"MAC of {_listed(near)}")
+    if unknown:
+        found.doubt(f"nobody says who has {_listed(unknown)}")
 
 
 # --- outside
@@ -134,6 +153,7 @@ def judge_outside(subject: Subject, facts: Facts, *, sound: bool) -> Findings:
     elif sound:
         _judge_ways_out(subject, facts, found)
     else:
+        found.see("the way out")
         found.doubt("the way there is broken")
     for text in subject.withheld:
         found.fail(text, "Stop or move what uses the port, or publish another; then `appliancectl apply`.")
@@ -174,6 +194,6 @@ def _judge_way_out(version: int, way: Way, facts: Facts, found: Findings) -> Non
     known = way.gateway.is_link_local and facts.mac_of(way.gateway, way.interface)
     answer = Verdict.OK if known else facts.echoes.get(way.gateway)
     if answer is Verdict.UNKNOWN:
-        found.doubt(f"{way.gateway} was not asked: this host does not let the agent ping", _PING_GROUP)
+        found.doubt(_NOT_ALLOWED.format(way.gateway), _PING_GROUP)
     elif answer is not Verdict.OK:
-        found.doubt(f"no answer from {way.gateway}", "It may be silent by intention: look beyond it.")
+        found.doubt(_SILENT.format(way.gateway), "It may be silent by intention: look beyond it.")

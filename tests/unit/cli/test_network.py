@@ -139,36 +139,36 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         capsys.readouterr().out
         == """\
-     Network: default
-        Kind: nat
-      Bridge: br-default
-     Subnets: 10.88.0.0/24, fd00:88::/64 (automatic)
-        Host: 10.88.0.1, fd00:88::1
-     Gateway: 10.88.0.1, fd00:88::1
-         MTU: 1500
- Nameservers: those of the host
-      Search: example.test
-       Peers: those that name each other
-      Egress: no limit
-  Appliances: 2
+      Network: default
+         Kind: nat
+       Bridge: br-default
+      Subnets: 10.88.0.0/24, fd00:88::/64 (automatic)
+         Host: 10.88.0.1, fd00:88::1
+      Gateway: 10.88.0.1, fd00:88::1
+          MTU: 1500
+  Nameservers: those of the host
+       Search: example.test
+        Peers: those that name each other
+       Egress: no limit
+   Appliances: 2
 
 dns
-         Tap: ap-dns
-         MAC: 02:00:00:00:00:01
-   Addresses: 10.88.0.53 (fixed), fd00:88::2 (allocated)
-     Way out: this network
-    Received: 12 packets, 3.0K
-        Sent: 1 packet, 60B
-     Refused: 0 packets, 0B
-   Published: 53/udp to 10.88.0.53:53, [fd00:88::2]:53
-              53/tcp is not published: nginx.service uses it on this host
+          Tap: ap-dns
+          MAC: 02:00:00:00:00:01
+    Addresses: 10.88.0.53 (fixed), fd00:88::2 (allocated)
+Default route: yes
+     Received: 12 packets, 3.0K
+         Sent: 1 packet, 60B
+      Refused: 0 packets, 0B
+    Published: 53/udp to 10.88.0.53:53, [fd00:88::2]:53
+               53/tcp is not published: nginx.service uses it on this host
 
 web
-         Tap: ap-web
-         MAC: 02:00:00:00:00:02
-   Addresses: 10.88.0.2 (allocated)
-     Way out: not this network
-    Received: there is no such interface
+          Tap: ap-web
+          MAC: 02:00:00:00:00:02
+    Addresses: 10.88.0.2 (allocated)
+Default route: no
+     Received: there is no such interface
 """
     )
 
@@ -176,8 +176,8 @@ web
 def test_show_a_network_of_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["network", "show", "lan"]) == 0
     text = capsys.readouterr().out
-    assert "      Bridge: br.eth1\n      Uplink: eth1, VLAN 20\n" in text
-    assert "        Host: -\n     Gateway: 192.0.2.254\n" in text
+    assert "       Bridge: br.eth1\n       Uplink: eth1, VLAN 20\n" in text
+    assert "         Host: -\n      Gateway: 192.0.2.254\n" in text
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_show_without_counters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     monkeypatch.setattr(client, "counters", fail)
     assert main(["network", "show", "default"]) == 0
-    assert "    Received: unknown: nft failed.\n" in capsys.readouterr().out
+    assert "     Received: unknown: nft failed.\n" in capsys.readouterr().out
 
 
 def test_show_without_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,12 +243,15 @@ def test_a_broken_hop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert (
         capsys.readouterr().out
         == """\
-HOP     NETWORK  VERDICT  FOUND
+HOP     NETWORK  VERDICT  LOOKED AT
 host    default  ok       other routes to 10.88.0.0/24
-bridge  default  failed   br-default: it is down
-guest   default  unknown  echo from 10.88.0.2: it was not asked
+bridge  default  failed   br-default
+guest   default  unknown  echo from 10.88.0.2
 
-bridge: `appliancectl apply`
+bridge: it is down.
+    `appliancectl apply`
+
+guest: it was not asked.
 """
     )
 
@@ -264,7 +267,13 @@ def test_remedies_on_several_networks(
     diagnosed(monkeypatch, BROKEN, replace(BROKEN, network="back"))
     assert main(["network", "diagnose", "dns"]) == 1
     assert capsys.readouterr().out.endswith(
-        "\nbridge of default: `appliancectl apply`\n\nbridge of back: `appliancectl apply`\n"
+        """
+bridge of default: it is down.
+    `appliancectl apply`
+
+bridge of back: it is down.
+    `appliancectl apply`
+"""
     )
 
 

@@ -80,7 +80,7 @@ def test_a_guest_behind_a_broken_bridge_is_unknown() -> None:
     assert report.verdict == "unknown"
     assert report.reason == (
         "no answer from 10.88.0.2: the way there is broken; "
-        "fd00:88::2 was not asked: the way there is broken"
+        "not asked: fd00:88::2, for the way there is broken"
     )
 
 
