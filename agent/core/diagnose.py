@@ -103,6 +103,7 @@ class Diagnosis:
         bridge, tap = links.get(network.bridge), links.get(subject.tap.name)
         gateways = network.lan.gateways if network.lan else ()
         routed = network.leads_out and network.lan is None
+        chains, unreadable = self._chains()
         facts = Facts(
             links=links,
             host_addresses=self._sight.addresses(bridge.index) if bridge else (),
@@ -111,7 +112,8 @@ class Diagnosis:
             forwards=[one for one in (4, 6) if self._sight.forwards(one, network.bridge)],
             filters_bridged=[one for one in (4, 6) if self._sight.filters_bridged(one)],
             foreign_routes=self._sight.foreign_routes(),
-            chains=self._firewall.chains(),
+            chains=chains,
+            unreadable=unreadable,
             ways={address: self._sight.way(address) for address in (*subject.port.addresses, *gateways)},
             ways_out=self._ways_out(subject) if bridge and routed else {},
             own_ways_out={one: self._sight.way(FAR[one]) for one in subject.versions},
@@ -124,6 +126,13 @@ class Diagnosis:
             return self._sight.owner(tap.name) if tap else None
         return None
 
+    def _chains(self) -> tuple[list[FilterChain], str]:
+        """What nftables has, or why that is not known: there is more to look at."""
+        try:
+            return self._firewall.chains(), ""
+        except HostError as error:
+            return [], error.message
+
     def _ways_out(self, subject: Subject) -> dict[int, Way]:
         """Where packets of the guest go that are meant for far away, by IP version."""
         return {
@@ -134,5 +143,8 @@ class Diagnosis:
         }
 
     def _is_told(self, chain: FilterChain, subject: Subject) -> bool:
-        """Whether there are rules about the network beside a chain that drops."""
-        return speak_of(subject.network, self._firewall.rules(chain.family, chain.table))
+        """Whether there are rules about the network beside a chain that drops; those that cannot be read may
+        be about anything."""
+        with suppress(HostError):
+            return speak_of(subject.network, self._firewall.rules(chain.family, chain.table))
+        return True

@@ -60,8 +60,8 @@ class Facts:
 
     `host_addresses` are those on its bridge, `owner` is that of its tap, and `vlans` are the tap's. `ways`
     lead from the host to addresses, `ways_out` from the guest to anywhere, `own_ways_out` likewise from the
-    host, by IP version. `related` are chains in whose tables something is said of the network. `echoes` are
-    the answers of those who were asked.
+    host, by IP version. `unreadable` says why there are no `chains`, or ''; `related` are those in whose
+    tables something is said of the network. `echoes` are the answers of those who were asked.
     """
 
     links: Mapping[str, Link]
@@ -72,6 +72,7 @@ class Facts:
     filters_bridged: Collection[int] = ()
     foreign_routes: Collection[Route] = ()
     chains: Collection[FilterChain] = ()
+    unreadable: str = ""
     related: Collection[FilterChain] = ()
     ways: Mapping[Address, Way] = field(default_factory=dict)
     ways_out: Mapping[int, Way] = field(default_factory=dict)

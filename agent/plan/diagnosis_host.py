@@ -97,7 +97,11 @@ def judge_firewall(subject: Subject, facts: Facts) -> Findings:
     found = Findings(Hop.FIREWALL)
     present = {(chain.family, chain.table, chain.name) for chain in facts.chains}
     tables = {(family, table) for family, table, _ in present}
-    found.see(" and ".join(f"table {family} {table}" for family, table in TABLES))
+    found.see(f"tables {' and '.join(f'{family} {table}' for family, table in TABLES)}")
+    found.see("chains of others for what is forwarded")
+    if facts.unreadable:
+        found.doubt(f"they could not be read: {facts.unreadable}", "`nft list tables` may say more.")
+        return found
     for family, table in TABLES:
         if (family, table) not in tables:
             found.fail(f"table {family} {table} is not in the kernel", _RELOAD)
@@ -107,7 +111,6 @@ def judge_firewall(subject: Subject, facts: Facts) -> Findings:
         )
         for _, _, name in missing:
             found.fail(f"chain {name} of table {family} {table} is not in the kernel", _RELOAD)
-    found.see("policies of other tables for what is forwarded")
     for chain in stopping_chains(subject, facts):
         _judge_stopping(chain, subject, facts, found)
     return found

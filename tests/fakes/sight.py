@@ -31,7 +31,7 @@ class FakeSight:
         self.forwarding, self.filtering = {4, 6}, set[int]()
         self.lost_tables: set[str] = set()
         self.foreign_chains: list[FilterChain] = []
-        self.tables: dict[tuple[str, str], Json] = {}
+        self.tables: dict[tuple[str, str], Json] | None = {}
         self.answers: dict[Address, Verdict] = {}
         self.asked: list[Address] = []
         self.threads: set[str] = set()
@@ -94,6 +94,8 @@ class FakeSight:
         return {name: (1, 60) for name, link in self._world.links.links.items() if isinstance(link, Tap)}
 
     def chains(self) -> list[FilterChain]:
+        if self.failure:
+            raise self.failure
         own = [
             FilterChain(table.family, table.name, chain)
             for table in self._world.firewall.loaded
@@ -103,6 +105,8 @@ class FakeSight:
         return [*own, *self.foreign_chains]
 
     def rules(self, family: str, table: str) -> Json:
+        if self.tables is None:
+            raise HostError("there is no such table")
         return self.tables.get((family, table), [])
 
     # --- echoes

@@ -27,7 +27,7 @@ from tests.fakes.links import FakeManagers
 from tests.fakes.world import World
 from tests.kernel.conftest import OtherNetwork
 from tests.kernel.guests import Guest, running
-from tests.kernel.links import ip
+from tests.kernel.links import identities, ip
 
 NAT = "subnets: [10.88.0.0/24, 'fd00:88::/64']\n"
 LAN = "kind: bridged\nsubnets: [192.0.2.0/24]\ngateway: 192.0.2.2\npool: 192.0.2.64/26\n"
@@ -129,8 +129,10 @@ def do(command: str) -> None:
 async def test_a_sound_way(router: OtherNetwork) -> None:
     to_router()
     async with host(router) as found:
+        before = identities(), rules()
         reports = await found.reports()
         assert await found.broken() == {}
+        assert (identities(), rules()) == before
     assert list(reports) == list(Hop)
     assert f"IPv4 leaves by up0 to {ROUTER}" in reports["outside"].looked_at
     assert f"IPv6 leaves by up0 to {ROUTER_6}" in reports["outside"].looked_at
@@ -141,6 +143,15 @@ DELETE_OWN_CHAIN = """
     nft delete map bridge appliance taps
     nft delete chain bridge appliance ap-dns
 """
+
+
+def rules() -> str:
+    """All there are, without counters and the like."""
+    return subprocess.run(
+        ["nft", "--stateless", "list", "ruleset"], capture_output=True, text=True, check=True
+    ).stdout
+
+
 FORWARD_DROP = "{ type filter hook forward priority 0; policy drop; }"
 
 

@@ -169,8 +169,20 @@ async def test_a_foreign_chain_is_asked_for_rules_about_the_network(world: World
     world.sight.foreign_chains.append(DROPPING)
     assert broken(await networks.diagnose("dns")) == {"firewall": "failed"}
     match = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "br-default"}}
-    world.sight.tables["ip", "filter"] = [{"rule": {"expr": [match, {"accept": None}]}}]
+    world.sight.tables = {("ip", "filter"): [{"rule": {"expr": [match, {"accept": None}]}}]}
     assert broken(await networks.diagnose("dns")) == {"firewall": "unknown"}
+    world.sight.tables = None
+    assert broken(await networks.diagnose("dns")) == {"firewall": "unknown"}
+
+
+async def test_rules_that_cannot_be_read_keep_nothing_else_from_being_looked_at(world: World) -> None:
+    networks = await set_up(world)
+    world.sight.failure = HostError("nft is not installed.")
+    world.sight.answers[GUEST] = Verdict.FAILED
+    reports = {report.hop: report for report in await networks.diagnose("dns")}
+    assert reports["firewall"].verdict == "unknown"
+    assert reports["firewall"].reason == "they could not be read: nft is not installed."
+    assert reports["guest"].verdict == "failed"
 
 
 async def test_a_route_that_collides(world: World) -> None:
