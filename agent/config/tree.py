@@ -75,6 +75,7 @@ def read_tree(files: ConfigurationFiles, choose: Chooser | None = None) -> Confi
     _check_attachments(appliances, networks)
     _check_peers(appliances)
     _check_publications(appliances, networks)
+    _check_routed_traffic(appliances, networks)
     for section in [
         *(read.section for read in networks.values()),
         *(read.section for read in appliances.values()),
@@ -162,10 +163,17 @@ def _check_subnets(networks: Mapping[str, _Read[Network]]) -> None:
 def _check_lans(networks: Mapping[str, _Read[Network]]) -> None:
     """An uplink can be in one bridge only, and a VLAN of it is one network."""
     owners: dict[tuple[str, int], str] = {}
+    ours = {
+        read.settings.bridge
+        for read in networks.values()
+        if read.settings.lan is None or read.settings.lan.uplink
+    }
     for name, read in networks.items():
         network = read.settings
         if network.lan is None:
             continue
+        if network.lan.bridge in ours:
+            read.complain("bridge", f"{network.lan.bridge} is a bridge of the agent's own")
         owner = owners.setdefault((network.bridge, network.lan.vlan), name)
         if owner != name:
             what = network.lan.uplink or network.lan.bridge
@@ -253,6 +261,25 @@ def _check_publications(
                     place = _place(owner, "publish")
                     read.complain("publish", f"{one} is published by “{owner.settings.name}” too ({place})")
         seen += [(one, read) for one in read.settings.publish]
+
+
+def _check_routed_traffic(
+    appliances: Mapping[str, _Read[Appliance]], networks: Mapping[str, _Read[Network]]
+) -> None:
+    """What the host does not route it can neither keep from going anywhere nor count."""
+    for read in appliances.values():
+        found = [networks[one.network].settings for one in read.settings.networks if one.network in networks]
+        if not found or any(network.lan is None for network in found):
+            continue
+        for key, given in (
+            ("egress", read.settings.egress is not None),
+            ("limits", read.settings.limits.connections > 0),
+        ):
+            if given:
+                what = f"{key}.connections" if key == "limits" else key
+                read.complain(
+                    key, f"{what} has no effect in bridged networks, where the host does not route"
+                )
 
 
 def _place(read: _Read[Appliance], key: str) -> str:

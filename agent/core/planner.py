@@ -100,7 +100,11 @@ class Planner:
         last = self._files.kept_configuration() if kept else None
         files = last[0] if last else self._files.read_configuration()
         choose = partial(
-            choose_subnets, previous=previous, machine_id=self._facts.machine_id, taken=self._routes
+            choose_subnets,
+            previous=previous,
+            machine_id=self._facts.machine_id,
+            taken=self._routes,
+            ipv6=self._facts.ipv6,
         )
         configuration = read_tree(files, choose)
         self._check_cores(configuration)

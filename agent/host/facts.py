@@ -29,7 +29,17 @@ def read_facts(root: Path = Path("/")) -> HostFacts:
         ),
         nameservers=_nameservers(root),
         time_zone=_time_zone(root),
+        ipv6=_has_ipv6(root),
     )
+
+
+def _has_ipv6(root: Path) -> bool:
+    """Neither ipv6.disable=1 on the kernel's command line, nor switched off for every interface to come."""
+    try:
+        setting = root / "proc/sys/net/ipv6/conf/default/disable_ipv6"
+        return setting.read_text(encoding="ascii").strip() == "0"
+    except FileNotFoundError:
+        return False
 
 
 def local_time() -> datetime:

@@ -14,7 +14,8 @@ OPEN_FILE_VERSION = 253
 class HostFacts:
     """Read once when the agent starts, by agent.host.facts.
 
-    `loops_per_jiffy` is for the guest's `lpj=`; `time_zone` is a name below /usr/share/zoneinfo.
+    `loops_per_jiffy` is for the guest's `lpj=`; `time_zone` is a name below /usr/share/zoneinfo; `ipv6` is
+    whether interfaces that are made get IPv6.
     """
 
     systemd_version: int
@@ -23,6 +24,7 @@ class HostFacts:
     loops_per_jiffy: int
     nameservers: tuple[Address, ...]
     time_zone: str
+    ipv6: bool = True
 
     @property
     def opens_files(self) -> bool:

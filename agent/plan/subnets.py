@@ -8,7 +8,7 @@ same even after the agent was installed anew, and another on every host.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 
@@ -29,14 +29,15 @@ def choose_subnets(
     previous: Assignments,
     machine_id: str,
     taken: Callable[[], Collection[Subnet]],
+    ipv6: bool = True,
 ) -> _Chosen:
     """The subnets of every automatic network, by its name. `taken` says what the host has routes to already;
-    it is asked only where something can still be chosen."""
+    it is asked only where something can still be chosen. Without `ipv6` there are only IPv4 subnets."""
     fixed = [subnet for network in networks.values() for subnet in network.subnets]
     automatic = sorted(name for name, network in networks.items() if network.automatic)
     chosen: _Chosen = {}
     for name in automatic:
-        kept = previous.subnets.get(name, ())
+        kept = tuple(subnet for subnet in previous.subnets.get(name, ()) if ipv6 or subnet.version == 4)
         overlaps = overlap_with([*fixed, *chain.from_iterable(chosen.values())])
         if kept and previous.addresses.get(name) and not any(map(overlaps, kept)):
             chosen[name] = kept
@@ -45,7 +46,10 @@ def choose_subnets(
     if undecided:
         foreign = [*fixed, *chain.from_iterable(chosen.values()), *taken()]
         for name in undecided:
-            chosen[name] = _choose(name, previous.subnets.get(name, ()), foreign, machine_id=machine_id)
+            candidates: list[Iterator[Subnet]] = [_candidates_4()]
+            if ipv6:
+                candidates.append(_candidates_6(name, machine_id))
+            chosen[name] = _choose(name, previous.subnets.get(name, ()), foreign, candidates)
             foreign += chosen[name]
     return chosen
 
@@ -60,13 +64,19 @@ def overlap_with(others: Collection[Subnet]) -> Callable[[Subnet], bool]:
 
 
 def _choose(
-    name: str, kept: Collection[Subnet], foreign: Collection[Subnet], *, machine_id: str
+    name: str,
+    kept: Collection[Subnet],
+    foreign: Collection[Subnet],
+    candidates: Iterable[Iterator[Subnet]],
 ) -> tuple[Subnet, ...]:
+    """One of each kind of candidates: the one that was kept, if it is free."""
     overlaps = overlap_with(foreign)
     found: list[Subnet] = []
-    for version, candidates in ((4, _candidates_4()), (6, _candidates_6(name, machine_id))):
-        before = [subnet for subnet in kept if subnet.version == version]
-        free = next((subnet for subnet in chain(before, candidates) if not overlaps(subnet)), None)
+    for of_one_version in candidates:
+        first = next(of_one_version)
+        before = [subnet for subnet in kept if subnet.version == first.version]
+        all_of_it = chain(before, [first], of_one_version)
+        free = next((subnet for subnet in all_of_it if not overlaps(subnet)), None)
         if free is None:
             raise ApplianceError(
                 f"Network “{name}”: every private subnet collides with a route of this host.",

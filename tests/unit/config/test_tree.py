@@ -384,3 +384,26 @@ def test_values_of_any_shape_give_only_findings(mapping: dict[str, object]) -> N
 )
 def test_cores(text: str, expected: tuple[int, ...]) -> None:
     assert parse_cores(text) == expected
+
+
+ONE_LAN = "kind: bridged\nsubnets: 192.0.2.0/24\npool: 192.0.2.0/24\n"
+
+
+def test_a_bridge_of_the_agent_s_own_is_no_network_of_others() -> None:
+    networks = {"lan": "subnets: [10.0.0.0/24]", "far": f"{ONE_LAN}uplink: eth1\n"}
+    for bridge in ("br-lan", "br.eth1"):
+        files = sample_files({}, networks={**networks, "near": f"{ONE_LAN}bridge: {bridge}\n"})
+        expected = f"networks/near.yaml:4:9: bridge: {bridge} is a bridge of the agent's own"
+        assert expected in findings(files)
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"), [("egress: []", "egress"), ("limits: {connections: 5}", "limits.connections")]
+)
+def test_what_the_host_does_not_route_it_does_not_limit(setting: str, key: str) -> None:
+    networks = {"lan": f"{ONE_LAN}bridge: br0\n", "default": NETWORK}
+    text = f"image: a\n{setting}\nnetwork: "
+    wrong = f"{key} has no effect in bridged networks, where the host does not route"
+    where = f"appliances/dns.yaml:2:9: {key.partition('.')[0]}: "
+    assert findings(sample_files({"dns": f"{text}lan"}, networks=networks)) == [f"{where}{wrong}"]
+    assert "dns" in read_tree(sample_files({"dns": f"{text}[lan, default]"}, networks=networks)).appliances

@@ -239,3 +239,18 @@ def test_overlaps_of_one_family_say_nothing_of_the_other() -> None:
 def test_a_new_network_takes_nothing_from_one_without_appliances() -> None:
     had = choose(networks(zoo=None))
     assert choose(networks(auto=None, zoo=None), previous=kept(had))["zoo"] == had["zoo"]
+
+
+def test_a_host_without_ipv6() -> None:
+    both = choose(networks(lan=None))
+    assert choose_subnets(
+        networks(lan=None),
+        previous=kept(both, "lan"),
+        machine_id=MACHINE,
+        taken=tuple,
+        ipv6=False,
+    ) == {"lan": both["lan"][:1]}
+    fresh = choose_subnets(
+        networks(lan=None), previous=Assignments(), machine_id=MACHINE, taken=tuple, ipv6=False
+    )
+    assert [subnet.version for subnet in fresh["lan"]] == [4]
