@@ -24,7 +24,8 @@ def test_removal_takes_what_is_ours_from_the_network_and_nothing_else(host: Host
     assert "web" in host.run("cat", "/etc/hosts")
     host.run("apt-get", "remove", "--yes", "appliance-agent", timeout_s=300)
     try:
-        assert host.run("nft", "list", "tables").split() == ["table", "inet", "theirs"]
+        tables = host.run("nft", "list", "tables")
+        assert ("appliance" in tables, "inet theirs" in tables) == (False, True)
         links = host.run("ip", "-oneline", "link")
         assert "theirs0" in links
         assert not any(name in links for name in ("br-default", "ap-web"))
