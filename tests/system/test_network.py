@@ -3,6 +3,7 @@ network or the firewall."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -159,8 +160,9 @@ def test_what_others_undo_is_restored_and_said_once(host: Host, dns: str) -> Non
         since = host.cursor()
         host.run("sh", "-euc", deed)
         host.wait(f"the end of {deed}", partial(restored, host, since))
+        assert host.run("appliancectl", "apply") == "Nothing to change.\n", deed
         assert ask(host) == "10.88.0.80", deed
-        assert len(restored(host, since)) == 1, deed
+        assert len(restored(host, since)) == 1, (deed, restored(host, since))
         assert _without_counts(host.run("nft", "list", "ruleset")) == _without_counts(rules), deed
     assert host.run("sysctl", "-n", "net.ipv4.ip_forward").strip() == "1"
     assert host.unit(dns, "MainPID") == started
@@ -224,6 +226,44 @@ table inet theirs {
 EOF
 ip link add theirs0 type bridge
 """
+
+
+# --- to see it
+
+
+def test_the_way_of_a_guest_is_walked_and_the_broken_hop_named(host: Host, outside: str, dns: str) -> None:
+    def broken() -> dict[str, str]:
+        done = host.try_run("appliancectl", "network", "diagnose", dns, "--json")
+        hops = json.loads(done.stdout)
+        found = {hop["hop"]: hop["reason"] for hop in hops if hop["verdict"] == "failed"}
+        assert done.returncode == (1 if found else 0), done.stdout
+        return found
+
+    host.run("ip", "route", "add", "default", "via", THERE)
+    assert broken() == {}
+    chain = "{ type filter hook forward priority 0; policy drop; }"
+    host.run("nft", f"add table ip theirs; add chain ip theirs f {chain}")
+    try:
+        assert "table ip theirs drops in its chain f" in broken()["firewall"]
+    finally:
+        host.run("nft", "delete", "table", "ip", "theirs")
+    host.run("ip", "route", "del", "default")
+    assert set(broken()) == {"outside"}
+    host.run("systemctl", "stop", "appliance@dns")
+    assert {"tap", "guest"} <= broken().keys()
+
+
+def test_networks_leases_and_their_picture(host: Host, dns: str) -> None:
+    host.run("sh", "-c", "echo 'publish: 53/udp' >>/etc/appliance/appliances/dns.yaml")
+    host.run("appliancectl", "apply")
+    [network] = [found for found in host.json("network", "list") if found["name"] == "default"]
+    assert (network["kind"], network["bridge"]) == ("nat", "br-default")
+    [lease] = host.json("network", "leases")
+    assert (lease["appliance"], lease["addresses"][0]) == (dns, {"address": "10.88.0.53", "fixed": True})
+    assert "Published: 53/udp to 10.88.0.53:53" in host.run("appliancectl", "network", "show", "default")
+    picture = host.run("env", "LC_ALL=C.UTF-8", "appliancectl", "network", "picture")
+    assert "dns  10.88.0.53" in picture
+    assert '"outside" -> "appliance dns"' in host.run("appliancectl", "network", "picture", "--dot")
 
 
 # --- names
