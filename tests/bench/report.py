@@ -9,6 +9,9 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+PLAIN = ("plain unit", "namespaces", "ip(8)")
+"""Candidates that are not ours: what others are compared with."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -37,17 +40,18 @@ class Report:
         return row
 
     def lines(self) -> list[str]:
-        """The table; a ratio stands where the plain unit was measured beside it."""
-        plain = {row.what: row.median for row in self.rows if row.candidate == "plain unit"}
+        """The table, figure by figure; a ratio stands where something plain was measured beside it."""
+        plain = {row.what: row.median for row in self.rows if row.candidate in PLAIN}
+        figures = list(dict.fromkeys(row.what for row in self.rows))
         lines = [
-            f"{'figure':34} {'candidate':12} {'median':>9} {'min':>9} {'max':>9} {'unit':8} {'ratio':>6}"
+            f"{'figure':36} {'candidate':13} {'median':>9} {'min':>9} {'max':>9} {'unit':8} {'ratio':>6}"
         ]
-        for row in self.rows:
+        for row in sorted(self.rows, key=lambda row: figures.index(row.what)):
             base = plain.get(row.what)
             ratio = f"{row.median / base:.2f}" if base else ""
             spread = f"{row.median:9.2f} {min(row.values):9.2f} {max(row.values):9.2f}"
             lines.append(
-                f"{row.what:34} {row.candidate:12} {spread} {row.unit:8} {ratio:>6}  {row.promise}".rstrip()
+                f"{row.what:36} {row.candidate:13} {spread} {row.unit:8} {ratio:>6}  {row.promise}".rstrip()
             )
         return lines
 

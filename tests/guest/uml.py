@@ -248,6 +248,13 @@ class Guest:
         shutil.rmtree(self.directory)
 
 
+class Descriptor(Protocol):
+    """Something open."""
+
+    def fileno(self) -> int:
+        """Its number."""
+
+
 class Options(TypedDict, total=False):
     """What a guest may have besides its boot plan."""
 
@@ -257,7 +264,7 @@ class Options(TypedDict, total=False):
     data: Path
     hosts: str | bytes
     """Lines of names, or the bytes of a disk, that are there from the start."""
-    devices: Sequence[socket.socket]
+    devices: Sequence[Descriptor]
     """These become vec0, vec1 …; they stay the caller's."""
     arguments: Sequence[str]
 
