@@ -15,15 +15,18 @@ from tests.system.images import CRASH, Kind
 from tests.system.lab import Host
 
 LABS = os.environ.get("APPLIANCE_LABS", "").split()
+SLOW = {"test_reconfigure": 2, "test_package": 5}
+"""Modules whose tests take so many times as long as others do."""
 PART, PARTS = map(int, os.environ.get("APPLIANCE_PART", "1/1").split("/"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the modules that are this host's share: about as many tests as the others have."""
+    """Keep the modules that are this host's share: about as much as the others have."""
     shares: list[list[Path]] = [[] for _ in range(PARTS)]
     counts = Counter(item.path for item in items)
-    for module in sorted(counts, key=lambda path: (-counts[path], path)):
-        min(shares, key=lambda share: sum(counts[path] for path in share)).append(module)
+    weights = {path: count * SLOW.get(path.stem, 1) for path, count in counts.items()}
+    for module in sorted(weights, key=lambda path: (-weights[path], path)):
+        min(shares, key=lambda share: sum(weights[path] for path in share)).append(module)
     own = set(shares[PART - 1])
     config.hook.pytest_deselected(items=[item for item in items if item.path not in own])
     items[:] = [item for item in items if item.path in own]
