@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from agent.model.change import Change, Effect
@@ -25,6 +26,8 @@ from agent.util.run import run
 _NFT = ("/usr/sbin/nft", "-j", "-f", "-")
 _LIST_COUNTERS = ("/usr/sbin/nft", "-j", "list", "counters", "table", *TABLES[0])
 _LIST_CHAINS = ("/usr/sbin/nft", "-j", "list", "chains")
+_LIST_CHAIN = ("/usr/sbin/nft", "-j", "list", "chain")
+_DROPPING = {"drop", "reject"}
 _NAMED = 4
 """So many changed chains are named; more would be a list that nobody reads."""
 
@@ -82,9 +85,20 @@ class Firewall:
         return {counter["name"]: (counter["packets"], counter["bytes"]) for counter in counters}
 
     def chains(self) -> list[FilterChain]:
-        """Every chain that the kernel has, whoever made it."""
+        """Every chain that the kernel has, whoever made it. Where the last rule of one for what is forwarded
+        drops everything, that is its policy, as with firewalld."""
         listed = json.loads(run(_LIST_CHAINS))["nftables"]
-        return [_chain(entry["chain"]) for entry in listed if "chain" in entry]
+        chains = [_chain(entry["chain"]) for entry in listed if "chain" in entry]
+        return [
+            replace(chain, policy="drop") if chain.hook == "forward" and self._ends_in_drop(chain) else chain
+            for chain in chains
+        ]
+
+    def _ends_in_drop(self, chain: FilterChain) -> bool:
+        listed = json.loads(run((*_LIST_CHAIN, chain.family, chain.table, chain.name)))["nftables"]
+        rules = [entry["rule"]["expr"] for entry in listed if "rule" in entry]
+        kinds = {kind for statement in rules[-1] for kind in statement} if rules else set()
+        return bool(kinds & _DROPPING) and kinds <= _DROPPING | {"counter", "log"}
 
     def rules(self, family: str, table: str) -> Json:
         """What is in a table, as libnftables-json(5) has it."""

@@ -68,7 +68,7 @@ class Neighbour:
 @dataclass(frozen=True, slots=True)
 class FilterChain:
     """A chain of nftables. Those that the kernel calls have a `hook`, and a `policy` for what no rule has
-    decided."""
+    decided, which the last one may be, too."""
 
     family: str
     table: str

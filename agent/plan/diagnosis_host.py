@@ -26,6 +26,8 @@ _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 # A chain beside the one that drops, and how its owner wants to be told.
 _ADVICE = {
     "DOCKER-USER": "docker: `iptables -I DOCKER-USER -i {bridge} -j ACCEPT`, and the same with `-o`",
+    "filter_FORWARD": "firewalld: `firewall-cmd --permanent --zone=trusted --add-interface={bridge}`,"
+    " and `firewall-cmd --reload`",
     "ufw-user-forward": "ufw: `ufw route allow in on {bridge}` and `ufw route allow out on {bridge}`",
     "ufw6-user-forward": "ufw: `ufw route allow in on {bridge}` and `ufw route allow out on {bridge}`",
 }

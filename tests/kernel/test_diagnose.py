@@ -153,6 +153,12 @@ def rules() -> str:
 
 
 FORWARD_DROP = "{ type filter hook forward priority 0; policy drop; }"
+FORWARD_ACCEPT = FORWARD_DROP.replace("drop", "accept")
+FIREWALLD = f"""
+    nft add table inet firewalld
+    nft add chain inet firewalld filter_FORWARD '{FORWARD_ACCEPT}'
+    nft add rule inet firewalld filter_FORWARD counter reject with icmpx admin-prohibited
+"""
 
 
 @pytest.mark.parametrize(
@@ -185,6 +191,11 @@ FORWARD_DROP = "{ type filter hook forward priority 0; policy drop; }"
             f"nft add table inet mine; nft add chain inet mine f '{FORWARD_DROP}'",
             "firewall",
             "table inet mine drops in its chain f what none of its rules accepts",
+        ),
+        (
+            FIREWALLD,
+            "firewall",
+            "table inet firewalld drops in its chain filter_FORWARD what none of its rules accepts",
         ),
         ("ip link set br-default down", "bridge", "it is down"),
         ("ip address del 10.88.0.1/24 dev br-default", "bridge", "10.88.0.1/24 is missing"),
@@ -251,6 +262,15 @@ async def test_rules_of_others_about_the_network_leave_it_open(router: OtherNetw
         do(f"nft add table ip filter; nft add chain ip filter FORWARD '{FORWARD_DROP}'")
         do("nft add rule ip filter FORWARD iifname 'br-*' accept")
         assert await found.broken() == {"firewall": "unknown"}
+
+
+async def test_chains_of_others_that_drop_only_something(router: OtherNetwork) -> None:
+    to_router()
+    async with host(router) as found:
+        do(f"nft add table inet mine; nft add chain inet mine f '{FORWARD_ACCEPT}'")
+        assert await found.broken() == {}
+        do("nft add rule inet mine f tcp dport 9 drop")
+        assert await found.broken() == {}
 
 
 async def test_a_router_that_is_silent(router: OtherNetwork) -> None:
