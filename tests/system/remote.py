@@ -62,10 +62,14 @@ def _end_with_caller() -> None:
 def main() -> None:
     """Serve until the caller is gone."""
     path = sys.argv[1]
+    early = f"{path}.early"
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(early)
     threading.Thread(target=_end_with_caller, daemon=True).start()
-    Server(path, Command).serve_forever()
+    server = Server(early, Command)
+    # Who waits for the socket connects as soon as it is there.
+    os.replace(early, path)
+    server.serve_forever()
 
 
 if __name__ == "__main__":
