@@ -62,6 +62,7 @@ from pystemd.daemon import notify  # noqa: E402
 BUS_NAME = "org.appliance1"
 # Links often change in bursts; a tap that is back within a tenth of a second is soon enough.
 SETTLE_S = 0.05
+RETRY_S = 1.0
 IDLE_S = 3600.0
 
 _log = logging.getLogger(__name__)
@@ -262,7 +263,9 @@ class Daemon:
             await self._links_changed.wait()
             await asyncio.sleep(SETTLE_S)
             self._links_changed.clear()
-            await self._agent.restore_links()
+            if not await self._agent.restore_links():
+                # Guests are without rules, and no event need come that says that they could be loaded now.
+                asyncio.get_running_loop().call_later(RETRY_S, self._links_changed.set)
 
     def _on_links(self) -> None:
         self._monitor.drain()

@@ -138,7 +138,7 @@ def _refuse_lan_keys(section: Section, kind: NetworkKind) -> None:
 
 def _check_egress(network: Network, section: Section) -> None:
     value = section.get("egress")
-    if value and network.kind not in {NetworkKind.NAT, NetworkKind.ROUTED}:
+    if value and not network.is_routed:
         value.complain(
             f"traffic of {network.kind} networks does not go through the host: there is nothing to limit"
         )

@@ -19,13 +19,11 @@ from agent.model.address import Address, Subnet
 from agent.model.appliance import Appliance
 from agent.model.configuration import AgentSettings, Configuration
 from agent.model.errors import ConfigurationError, Finding
-from agent.model.network import Attachment, Network, NetworkKind, reserved_addresses
+from agent.model.network import ROUTED_KINDS, Attachment, Network, reserved_addresses
 from agent.model.traffic import Publication
 
 _T = TypeVar("_T")
 Chooser = Callable[[Mapping[str, Network]], Mapping[str, tuple[Subnet, ...]]]
-PUBLISHING = (NetworkKind.NAT, NetworkKind.ROUTED)
-"""Networks whose appliances are reached through the host."""
 _CORES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 
 
@@ -247,13 +245,8 @@ def _check_publications(
     """Ports of the host that two want, and those that can lead nowhere."""
     seen: list[tuple[Publication, _Read[Appliance]]] = []
     for read in appliances.values():
-        reachable = [
-            networks[attachment.network].settings.kind
-            for attachment in read.settings.networks
-            if attachment.network in networks
-        ]
-        if read.settings.publish and not set(PUBLISHING).intersection(reachable):
-            kinds = " or ".join(PUBLISHING)
+        if read.settings.publish and not _is_routed(read.settings, networks):
+            kinds = " or ".join(ROUTED_KINDS)
             read.complain("publish", f"only what is in a {kinds} network can be published on the host")
         for one in read.settings.publish:
             for other, owner in seen:
@@ -267,19 +260,23 @@ def _check_routed_traffic(
     appliances: Mapping[str, _Read[Appliance]], networks: Mapping[str, _Read[Network]]
 ) -> None:
     """What the host does not route it can neither keep from going anywhere nor count."""
+    kinds = " or ".join(ROUTED_KINDS)
     for read in appliances.values():
-        found = [networks[one.network].settings for one in read.settings.networks if one.network in networks]
-        if not found or any(network.lan is None for network in found):
+        if _is_routed(read.settings, networks):
             continue
-        for key, given in (
-            ("egress", read.settings.egress is not None),
-            ("limits", read.settings.limits.connections > 0),
+        for key, what, given in (
+            ("egress", "it", read.settings.egress is not None),
+            ("limits", "connections", read.settings.limits.connections > 0),
         ):
             if given:
-                what = f"{key}.connections" if key == "limits" else key
-                read.complain(
-                    key, f"{what} has no effect in bridged networks, where the host does not route"
-                )
+                read.complain(key, f"{what}: only for what is in a {kinds} network")
+
+
+def _is_routed(appliance: Appliance, networks: Mapping[str, _Read[Network]]) -> bool:
+    """Whether it is on a network that the host routes; of one that does not exist others complain."""
+    return any(
+        one.network not in networks or networks[one.network].settings.is_routed for one in appliance.networks
+    )
 
 
 def _place(read: _Read[Appliance], key: str) -> str:

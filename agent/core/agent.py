@@ -174,12 +174,13 @@ class Agent:
         """What has become of each appliance in a run; see Updates.entries."""
         return self._updates.entries(number)
 
-    async def restore_links(self) -> None:
-        """Mend what somebody else did to our links."""
+    async def restore_links(self) -> bool:
+        """Mend what somebody else did to our links and rules; whether the rules are in force."""
         try:
-            await self._reconciler.restore_links()
+            return await self._reconciler.restore_links()
         except ApplianceError as error:
             _log.error("The network could not be restored: %s", error)
+            return False
 
     async def _apply(self, *, restart: bool, retry: bool = False, kept: bool = False) -> Outcome:
         try:

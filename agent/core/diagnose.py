@@ -25,6 +25,7 @@ from agent.plan.diagnosis_host import stopping_chains
 from agent.plan.foreign_rules import speak_of
 from agent.plan.host import AppliancePlan, HostPlan
 from agent.plan.network_status import target_of
+from agent.plan.traffic import egress_of
 
 ECHO_TIMEOUT_S = 2.0
 
@@ -89,7 +90,7 @@ class Diagnosis:
                 for table in self._network.ruleset(plan)
                 for chain in table.chains
             ],
-            egress=network.egress if settings.egress is None else settings.egress,
+            egress=egress_of(settings, network),
             withheld=tuple(
                 f"port {publication} is not published: {why}"
                 for (name, publication), why in self._network.withheld(plan).items()
@@ -102,7 +103,6 @@ class Diagnosis:
         links, network = self._sight.links(), subject.network
         bridge, tap = links.get(network.bridge), links.get(subject.tap.name)
         gateways = network.lan.gateways if network.lan else ()
-        routed = network.leads_out and network.lan is None
         chains, unreadable = self._chains()
         facts = Facts(
             links=links,
@@ -115,7 +115,7 @@ class Diagnosis:
             chains=chains,
             unreadable=unreadable,
             ways={address: self._sight.way(address) for address in (*subject.port.addresses, *gateways)},
-            ways_out=self._ways_out(subject) if bridge and routed else {},
+            ways_out=self._ways_out(subject) if bridge and network.is_routed else {},
             own_ways_out={one: self._sight.way(FAR[one]) for one in subject.versions},
         )
         related = [chain for chain in stopping_chains(subject, facts) if self._is_told(chain, subject)]

@@ -138,7 +138,7 @@ class Reconciler:
             unpublished = await self.run(partial(self._network.look, plan))
             changes = await self.run(lambda: self._plan_changes(plan))
             done, not_done = await self._carry_out(changes)
-            stuck = any(Effect.NEEDED in change.effect and str(change) not in done for change in changes)
+            stuck = _is_stuck(changes, done)
             await self.run(partial(self._keep, aim, removed))
             # Not while the agent starts: checking and growing a file system may take longer than that may.
             growing = await self._to_grow(plan) if restart and not stuck else []
@@ -166,21 +166,20 @@ class Reconciler:
             await self._restart_lost(self._cut_off)
             self._cut_off = []
 
-    async def restore_links(self) -> None:
-        """Put back bridges and taps that somebody took away; guests whose tap is gone are started again."""
+    async def restore_links(self) -> bool:
+        """Put back bridges, taps and rules that somebody took away; guests whose tap is gone are started
+        again. Whether the rules are in force."""
         async with self._lock:
             plan = self.plan
             changes = await self.run(partial(self._network.plan, plan))
-            if not changes:
-                return
             done, failed = await self._carry_out(changes)
             for problem in sorted(set(failed) - self._known_failures):
                 _log.warning("%s", problem)
             self._known_failures = set(failed)
-            if not done:
-                return
-            log_event(Event.RESTORED, f"Network restored: {', '.join(done)}.")
-            await self._restart_lost(await self._to_restart(plan, changes, but=(), pending=False))
+            if done:
+                log_event(Event.RESTORED, f"Network restored: {', '.join(done)}.")
+                await self._restart_lost(await self._to_restart(plan, changes, but=(), pending=False))
+            return not _is_stuck(changes, done)
 
     async def _restart_lost(self, appliances: Iterable[str]) -> None:
         _, failed = await self._each(appliances, self._units.restart, _RESTART)
@@ -433,6 +432,11 @@ class Reconciler:
 
 
 _RUNNING = frozenset({"active", "activating", "reloading", "refreshing", "deactivating"})
+
+
+def _is_stuck(changes: Iterable[Change], done: Collection[str]) -> bool:
+    """Whether something was not done that everything else needs."""
+    return any(Effect.NEEDED in change.effect and str(change) not in done for change in changes)
 
 
 def _wiring(plan: AppliancePlan) -> tuple[object, ...]:

@@ -45,11 +45,10 @@ from agent.model.image import Digest
 from agent.model.names import check_instance_of, is_appliance_name, unit_of
 from agent.model.paths import Paths
 from agent.plan.check import CheckPlan
+from agent.plan.cpio import as_disk
 from agent.plan.dropin import NAME as DROP_IN
 from agent.plan.host import AppliancePlan
 from agent.util.files import ensure_absent, ensure_symlink, remove_strays, write_file
-
-SECTOR_BYTES = 512
 
 
 class ApplianceFiles:
@@ -162,7 +161,7 @@ class ApplianceFiles:
     def write_delivery(self, plan: AppliancePlan) -> str:
         """Write the configuration of a plan as a running guest is to take it, a disk; its path."""
         path = self._delivery(plan.appliance.name)
-        content = plan.guest_archive.ljust(-(-len(plan.guest_archive) // SECTOR_BYTES) * SECTOR_BYTES, b"\0")
+        content = as_disk(plan.guest_archive)
         write_file(path, content, mode=0o640, group=group_id(plan.appliance.name))
         return str(path)
 

@@ -51,8 +51,7 @@ _TBF_BURST_MS = 10
 
 
 class Netlink(LinkReader):
-    """Blocking; one thread at a time. Every `plan_…` compares what is with what shall be and returns what to
-    do."""
+    """Blocking; one thread at a time. `plan` compares what is with what shall be, and returns what to do."""
 
     def plan(self, bridges: Sequence[Bridge], taps: Sequence[Tap]) -> list[Change]:
         """What it takes to have exactly these bridges and taps: missing ones made, wrong ones mended, stray

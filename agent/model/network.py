@@ -28,6 +28,9 @@ class NetworkKind(StrEnum):
     ISOLATED = "isolated"
 
 
+ROUTED_KINDS = (NetworkKind.NAT, NetworkKind.ROUTED)
+
+
 @dataclass(frozen=True, slots=True)
 class Lan:
     """The network that a bridged one is part of: by `bridge`, a bridge that somebody else has made, or by
@@ -79,6 +82,11 @@ class Network:
     def leads_out(self) -> bool:
         """Whether appliances reach anything beyond it."""
         return bool(self.lan.gateways) if self.lan else self.kind is not NetworkKind.ISOLATED
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether what goes out of it and comes in goes through the host."""
+        return self.kind in ROUTED_KINDS
 
     def gateway(self, subnet: Subnet) -> Address | None:
         """Where what is not in `subnet` goes to; None where there is no way out."""

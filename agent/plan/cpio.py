@@ -10,6 +10,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+SECTOR_BYTES = 512
 _MAGIC = "070701"
 _TRAILER = "TRAILER!!!"
 
@@ -38,6 +39,11 @@ def archive(files: Mapping[str, bytes]) -> bytes:
         records.append(_record(name, inode, stat.S_IFREG | 0o644, files[name]))
     records.append(_record(_TRAILER, 0, 0, b""))
     return b"".join(records)
+
+
+def as_disk(archives: bytes) -> bytes:
+    """Archives as what a guest reads from a disk: in whole sectors."""
+    return archives.ljust(-(-len(archives) // SECTOR_BYTES) * SECTOR_BYTES, b"\0")
 
 
 def archive_of_one(name: str, content: bytes) -> bytes:

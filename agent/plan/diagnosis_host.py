@@ -131,7 +131,7 @@ def _sees(chain: FilterChain, subject: Subject, facts: Facts) -> bool:
     """Whether packets of the appliance come to a chain: those that the host routes, those to others on its
     bridge, or both."""
     lan = subject.network.lan is not None
-    routed, bridged = subject.network.leads_out and not lan, lan or not subject.tap.isolated
+    routed, bridged = subject.network.is_routed, lan or not subject.tap.isolated
     if chain.family == "bridge":
         return bridged
     versions = set(_FAMILIES.get(chain.family, ())) & set(subject.versions)

@@ -14,6 +14,9 @@ from agent.plan.ports import peers
 from agent.plan.ruleset import (
     ACCEPT,
     DROP,
+    IIF,
+    LOOPBACK,
+    OIF,
     Chain,
     Hook,
     Rule,
@@ -32,11 +35,9 @@ from agent.plan.traffic import FAMILIES, Guest, link_local
 
 # linux/netfilter_bridge.h: before others filter.
 _PRIORITY = -200
-_LOOPBACK = prefix("127.0.0.0/8")
-_IIF, _OIF = meta("iifname"), meta("oifname")
 _ETHER_SOURCE, _ETHER_TARGET = payload("ether", "saddr"), payload("ether", "daddr")
 _ETHER_TYPES = ("arp", "ip", "ip6")
-_BETWEEN_GUESTS = [match(_IIF, "@ports"), match(_OIF, "@ports")]
+_BETWEEN_GUESTS = [match(IIF, "@ports"), match(OIF, "@ports")]
 # Offset of the target address in ICMPv6 neighbour messages (RFC 4861, 4.3 and 4.4), in bits.
 _ND_TARGET = {"payload": {"base": "th", "offset": 64, "len": 128}}
 # A burst of a tenth of a second passes, and one of 64 kB.
@@ -60,11 +61,11 @@ def bridge_table(name: str, guests: Mapping[str, Guest], bridge_macs: Mapping[st
                 tap: Chain(list(_tap_rules(guest, port, bridge_macs.get(port.network.bridge, ""), met[tap])))
                 for tap, (guest, port) in ports.items()
             },
-            "prerouting": Chain([[dispatch(_IIF, "taps")]], Hook("filter", "prerouting", _PRIORITY)),
+            "prerouting": Chain([[dispatch(IIF, "taps")]], Hook("filter", "prerouting", _PRIORITY)),
             "forward": Chain(
                 [
-                    [match(concat(_IIF, _OIF), "@peers"), ACCEPT],
-                    [match(_IIF, "@open"), match(_OIF, "@open"), ACCEPT],
+                    [match(concat(IIF, OIF), "@peers"), ACCEPT],
+                    [match(IIF, "@open"), match(OIF, "@open"), ACCEPT],
                     # With br_netfilter, what goes to a published port is turned around on the bridge. It was
                     # addressed to the host: a guest's own chain lets nothing pass to others than its peers.
                     [*_BETWEEN_GUESTS, match(_ETHER_TARGET, "@macs"), ACCEPT],
@@ -108,7 +109,7 @@ def _tap_rules(guest: Guest, port: Port, bridge_mac: str, peer_macs: Collection[
         if not appliance.grants.dhcp_server:
             yield [match(meta("protocol"), "ip"), match(payload("udp", "sport"), 67), *refuse]
         yield [match(payload("icmp", "type"), "redirect"), *refuse]
-        yield [match(payload("ip", "daddr"), _LOOPBACK), *refuse]
+        yield [match(payload("ip", "daddr"), LOOPBACK), *refuse]
         yield [match(payload("ip", "saddr"), own[4]), ACCEPT]
     if own[6]:
         mine = [*own[6], str(link_local(port.mac))]

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from agent.model.network import Port
-from agent.plan.cpio import archive_of_one
+from agent.plan.cpio import archive_of_one, as_disk
 
-SECTOR_BYTES = 512
 Ports = Mapping[str, tuple[Port, ...]]
 
 
@@ -34,8 +33,7 @@ def all_names(ports: Ports) -> str:
 
 def names_disk(hosts: str) -> bytes:
     """The disk on which a guest finds the names of its neighbours (docs/interface-1.md, appendix)."""
-    content = archive_of_one("appliance/hosts", hosts.encode())
-    return content.ljust(-(-len(content) // SECTOR_BYTES) * SECTOR_BYTES, b"\0")
+    return as_disk(archive_of_one("appliance/hosts", hosts.encode()))
 
 
 def _lines(name: str, port: Port) -> Iterator[str]:

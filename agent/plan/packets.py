@@ -14,7 +14,10 @@ from agent.plan.publishing import PUBLISHED, published_ports
 from agent.plan.ruleset import (
     ACCEPT,
     DROP,
+    IIF,
+    LOOPBACK,
     MASQUERADE,
+    OIF,
     RETURN,
     Chain,
     Hook,
@@ -28,20 +31,17 @@ from agent.plan.ruleset import (
     is_published,
     jump,
     match,
-    meta,
     over,
     payload,
     prefix,
     span,
     state,
 )
-from agent.plan.traffic import FAMILIES, Guest, link_local
+from agent.plan.traffic import FAMILIES, Guest, egress_of, link_local
 
 # linux/netfilter_ipv4.h: before others filter, translate and filter.
 _DSTNAT, _FILTER, _SRCNAT = -100, 0, 100
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
-_LOOPBACK = prefix("127.0.0.0/8")
-_IIF, _OIF = meta("iifname"), meta("oifname")
 _NEIGHBOURS = (
     "nd-neighbor-solicit",
     "nd-neighbor-advert",
@@ -58,10 +58,10 @@ def inet_table(name: str, networks: Collection[Network], guests: Mapping[str, Gu
     """The table of this name."""
     own = [network for network in networks if network.lan is None]
     personal = {
-        f"{way}-{name}": Chain(list(rules(guest)))
+        f"{way}-{name}": Chain(rules)
         for name, guest in guests.items()
-        for way, rules in (("from", _leaving), ("to", _entering))
-        if list(rules(guest))
+        for way, rules in (("from", _leaving(guest)), ("to", _connections(guest)))
+        if rules
     }
     ports = published_ports(guests)
     return Table(
@@ -79,7 +79,7 @@ def _translation(own: Collection[Network]) -> dict[str, Chain]:
         "prerouting": Chain([[is_local(), jump(PUBLISHED)]], Hook("nat", "prerouting", _DSTNAT)),
         "output": Chain(
             [
-                [match(loopback, _LOOPBACK), match(loopback, "127.0.0.1", negated=True), RETURN],
+                [match(loopback, LOOPBACK), match(loopback, "127.0.0.1", negated=True), RETURN],
                 [match(payload("ip6", "daddr"), "::1"), RETURN],
                 [is_local(), jump(PUBLISHED)],
             ],
@@ -91,7 +91,7 @@ def _translation(own: Collection[Network]) -> dict[str, Chain]:
 
 def _filter(guests: Mapping[str, Guest]) -> dict[str, Chain]:
     members = [
-        [match(concat(_IIF, payload(family, "saddr")), f"@members{version}"), jump("guest-to-host")]
+        [match(concat(IIF, payload(family, "saddr")), f"@members{version}"), jump("guest-to-host")]
         for version, family in FAMILIES.items()
     ]
     return {
@@ -99,25 +99,25 @@ def _filter(guests: Mapping[str, Guest]) -> dict[str, Chain]:
         # With br_netfilter bridged frames come here, too, and the other table has let them pass; but to a
         # published port a guest goes by way of the host.
         "bridged": Chain([[is_published(), RETURN], [ACCEPT]]),
-        "guest-out": Chain([*_by_address("saddr", "from"), [match(_IIF, "@closed"), DROP]]),
+        "guest-out": Chain([*_by_address("saddr", "from"), [match(IIF, "@closed"), DROP]]),
         "guest-in": Chain(
             [
                 *_by_address("daddr", "to"),
-                [match(_OIF, "@closed"), DROP],
-                [match(_OIF, "@routed"), ACCEPT],
+                [match(OIF, "@closed"), DROP],
+                [match(OIF, "@routed"), ACCEPT],
                 [is_published(), ACCEPT],
                 [DROP],
             ]
         ),
         "input": Chain(
-            [[match(_IIF, "@bridges"), jump("guest-to-host")], *members], Hook("filter", "input", _FILTER)
+            [[match(IIF, "@bridges"), jump("guest-to-host")], *members], Hook("filter", "input", _FILTER)
         ),
         "forward": Chain(
             [
                 [_ESTABLISHED, ACCEPT],
-                [match(concat(_IIF, _OIF), "@same"), jump("bridged")],
-                [match(_IIF, "@bridges"), jump("guest-out")],
-                [match(_OIF, "@bridges"), jump("guest-in")],
+                [match(concat(IIF, OIF), "@same"), jump("bridged")],
+                [match(IIF, "@bridges"), jump("guest-out")],
+                [match(OIF, "@bridges"), jump("guest-in")],
             ],
             Hook("filter", "forward", _FILTER),
         ),
@@ -167,40 +167,33 @@ def _sets(own: Collection[Network], guests: Mapping[str, Guest], chains: Collect
     return sets
 
 
-def _leaving(guest: Guest) -> Iterator[Rule]:
+def _leaving(guest: Guest) -> list[Rule]:
     """What an appliance may open: as many connections, and where to."""
-    yield from _connections(guest)
-    lists = {port.network.name: port.network.egress for port in guest.ports}
+    rules = _connections(guest)
     for port in guest.ports:
-        egress = guest.appliance.egress
-        if egress is None:
-            egress = lists[port.network.name]
-        if egress is None or port.network.lan:
+        egress = egress_of(guest.appliance, port.network)
+        if egress is None or not port.network.is_routed:
             continue
-        via = match(_IIF, port.network.bridge)
-        for destination in egress:
-            yield from ([via, *condition, RETURN] for condition in _destination(destination))
-        yield [via, DROP]
+        via = match(IIF, port.network.bridge)
+        rules += [[via, *_destination(destination), RETURN] for destination in egress]
+        rules.append([via, DROP])
+    return rules
 
 
-def _entering(guest: Guest) -> Iterator[Rule]:
-    yield from _connections(guest)
-
-
-def _connections(guest: Guest) -> Iterator[Rule]:
+def _connections(guest: Guest) -> list[Rule]:
+    """As many new ones as it may have; both ways."""
     rate = guest.appliance.limits.connections
-    if rate:
-        yield [state("new"), over(rate, burst=max(_LEAST_BURST, rate // _BURST)), DROP]
+    return [[state("new"), over(rate, burst=max(_LEAST_BURST, rate // _BURST)), DROP]] if rate else []
 
 
-def _destination(destination: Destination) -> Iterator[list[Json]]:
+def _destination(destination: Destination) -> list[Json]:
     conditions: list[Json] = []
     if destination.subnet:
         family = FAMILIES[destination.subnet.version]
         conditions.append(match(payload(family, "daddr"), _network(destination.subnet)))
     if destination.ports and destination.protocol:
         conditions.append(match(payload(destination.protocol, "dport"), _span(destination.ports)))
-    yield conditions
+    return conditions
 
 
 def _network(subnet: Subnet) -> Json:
@@ -231,7 +224,7 @@ def _guest_to_host(guests: Mapping[str, Guest]) -> Iterator[Rule]:
 
 def _translated(own: Collection[Network]) -> Iterator[Rule]:
     """Replies have to come back the way that questions went."""
-    yield [match(payload("ip", "saddr"), _LOOPBACK), match(_OIF, "@bridges"), MASQUERADE]
+    yield [match(payload("ip", "saddr"), LOOPBACK), match(OIF, "@bridges"), MASQUERADE]
     for network in own:
         if not network.leads_out:
             continue
@@ -240,4 +233,4 @@ def _translated(own: Collection[Network]) -> Iterator[Rule]:
             from_here = match(payload(family, "saddr"), prefix(subnet))
             yield [is_published(), from_here, match(payload(family, "daddr"), prefix(subnet)), MASQUERADE]
             if network.kind is NetworkKind.NAT:
-                yield [from_here, match(_OIF, network.bridge, negated=True), MASQUERADE]
+                yield [from_here, match(OIF, network.bridge, negated=True), MASQUERADE]

@@ -139,6 +139,9 @@ def count(name: str) -> Json:
     return {"counter": name}
 
 
+IIF, OIF = meta("iifname"), meta("oifname")
+LOOPBACK = prefix("127.0.0.0/8")
+
 # --- commands
 
 

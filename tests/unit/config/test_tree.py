@@ -398,12 +398,19 @@ def test_a_bridge_of_the_agent_s_own_is_no_network_of_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "key"), [("egress: []", "egress"), ("limits: {connections: 5}", "limits.connections")]
+    ("setting", "what"), [("egress: []", "egress: it"), ("limits: {connections: 5}", "limits: connections")]
 )
-def test_what_the_host_does_not_route_it_does_not_limit(setting: str, key: str) -> None:
-    networks = {"lan": f"{ONE_LAN}bridge: br0\n", "default": NETWORK}
+@pytest.mark.parametrize("network", ["lan", "default", "[lan, default]"])
+def test_what_the_host_does_not_route_it_does_not_limit(setting: str, what: str, network: str) -> None:
+    networks = {
+        "lan": f"{ONE_LAN}bridge: br0\n",
+        "default": NETWORK,
+        "out": "kind: nat\nsubnets: [10.90.0.0/24]\n",
+    }
     text = f"image: a\n{setting}\nnetwork: "
-    wrong = f"{key} has no effect in bridged networks, where the host does not route"
-    where = f"appliances/dns.yaml:2:9: {key.partition('.')[0]}: "
-    assert findings(sample_files({"dns": f"{text}lan"}, networks=networks)) == [f"{where}{wrong}"]
-    assert "dns" in read_tree(sample_files({"dns": f"{text}[lan, default]"}, networks=networks)).appliances
+    wrong = f"{what}: only for what is in a nat or routed network"
+    assert findings(sample_files({"dns": f"{text}{network}"}, networks=networks)) == [
+        f"appliances/dns.yaml:2:9: {wrong}"
+    ]
+    routed = f"{text}[{network.strip('[]')}, out]"
+    assert "dns" in read_tree(sample_files({"dns": routed}, networks=networks)).appliances

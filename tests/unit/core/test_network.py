@@ -117,7 +117,7 @@ async def test_rules_that_are_lost_come_back_before_links_do(world: World, event
     events.clear()
     wanted, world.firewall.loaded, world.firewall.tells = world.firewall.loaded, (), True
     del world.links.links["br-default"]
-    await world.reconciler.restore_links()
+    assert await world.reconciler.restore_links()
     assert world.firewall.loaded == wanted
     [(_, _, message)] = events.entries
     assert message == "Network restored: load the firewall, create br-default."
@@ -131,10 +131,13 @@ async def test_and_links_wait_for_rules_that_do_not(
     world.firewall.loaded, world.firewall.tells, world.firewall.failure = (), True, REFUSED
     del world.links.links["ap-dns"]
     for _ in range(2):
-        await world.reconciler.restore_links()
+        assert not await world.reconciler.restore_links(), "it is to be tried again"
     assert (world.journal.take(), events.entries) == ([], [])
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [f"load the firewall failed: {REFUSED}"]
+    world.firewall.failure = None
+    assert await world.reconciler.restore_links()
+    assert "ap-dns" in world.links.links
 
 
 # --- published ports
